@@ -1,0 +1,323 @@
+"""What the parts of dlrun agree on: value types, what data look like, what a batch is, and what each part must offer.
+
+Data, models, losses and the rest import this module and never each other. It does not import torch, so that
+configurations can be checked before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from dlrun.errors import ContractError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# --- Types of the values users write. A factory annotates its arguments with them; the configuration is checked
+# --- against those annotations without importing the factory's module (dlrun/config/signatures.py).
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The range a number must lie in: closed at both ends unless said otherwise."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'>' if self.open_low else '>='} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+PositiveInt = Annotated[int, Interval(1)]
+NonNegativeInt = Annotated[int, Interval(0)]
+PositiveFloat = Annotated[float, Interval(0, open_low=True)]
+NonNegativeFloat = Annotated[float, Interval(0)]
+Probability = Annotated[float, Interval(0, 1, open_high=True)]  # a dropout rate: 1 would drop everything
+Fraction = Annotated[float, Interval(0, 1)]
+
+
+class DurationMark:
+    """Marks a length of training: 500 (steps), 0.05 or '5%' (of the whole run), '2ep', '300 steps'."""
+
+
+Duration = Annotated[int | float | str, DurationMark()]
+
+Activation = Literal[
+    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "softplus", "identity"
+]
+Norm = Literal["none", "batch", "layer", "group", "instance", "rms"]
+
+
+# --- Data
+
+
+class Task(StrEnum):
+    """What is learnt. It fixes the default loss, the metrics, and which metric is monitored in which direction."""
+
+    CLASSIFICATION = "classification"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    FORECASTING = "forecasting"
+    LANGUAGE_MODELLING = "language_modelling"
+    SEQUENCE_TO_SEQUENCE = "sequence_to_sequence"
+    RECONSTRUCTION = "reconstruction"
+
+
+class Kind(StrEnum):
+    """What one input is."""
+
+    VECTOR = "vector"  # shape (features,), float
+    IMAGE = "image"  # shape (channels, height, width), uint8 0-255 or float in [0, 1]
+    SEQUENCE = "sequence"  # shape (time, features), float
+    TOKENS = "tokens"  # shape (time,), integer
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a table becomes numbers. Every statistic comes from the training split.
+
+    A numeric column becomes (value - mean) / std with missing values replaced by `fill`; a categorical one becomes
+    one 0/1 feature per category, all zero for a missing or unseen value.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()  # empty: numeric
+    fill: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All a model may know of the data. Holds plain values only, so it can be stored in a checkpoint.
+
+    Attributes:
+        name: what the user calls the data ("mnist"), for messages.
+        task, kind: see `Task` and `Kind`.
+        shape: of one input, without the batch dimension.
+        num_outputs: classes of a classification, outputs of a regression.
+        class_names: one per class, or empty.
+        mean, std: of the inputs, from the training split; one per channel (image) or feature; empty when the
+            inputs are used as they are. Images are scaled to [0, 1] first.
+        target_mean, target_std: of regression targets, one per output; losses are taken on standardised targets,
+            errors are reported in the target's own units.
+        columns: for tables, how each column is encoded; used to predict from new rows.
+        vocabulary_size: of token inputs, else 0.
+    """
+
+    name: str
+    task: Task
+    kind: Kind
+    shape: tuple[int, ...]
+    num_outputs: int
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    columns: tuple[Column, ...] = ()
+    vocabulary_size: int = 0
+
+    @property
+    def num_features(self) -> int:
+        """Numbers in one input."""
+        return math.prod(self.shape)
+
+    def require(self, model: str, *kinds: Kind) -> None:
+        """Refuse, in the model's name, data of any other kind than `kinds`.
+
+        Raises: ContractError naming model, data and both shapes.
+        """
+        if self.kind not in kinds:
+            wanted = " or ".join(f"{kind.value}s {SHAPES[kind]}" for kind in kinds)
+            raise ContractError(
+                f"model={model} reads {wanted}, but data={self.name} gives {self.kind.value}s of shape {self.shape}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary that `from_dict` turns back into an equal spec."""
+        plain = dataclasses.asdict(self)
+        return plain | {"task": self.task.value, "kind": self.kind.value}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> DataSpec:
+        """The inverse of `to_dict`, also after a passage through JSON (lists for tuples)."""
+        values = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in plain.items()}
+        columns = tuple(
+            Column(**{**column, "categories": tuple(column["categories"])}) for column in plain.get("columns", ())
+        )
+        return cls(**{**values, "task": Task(plain["task"]), "kind": Kind(plain["kind"]), "columns": columns})
+
+
+SHAPES = {
+    Kind.VECTOR: "(features,)",
+    Kind.IMAGE: "(channels, height, width)",
+    Kind.SEQUENCE: "(time, features)",
+    Kind.TOKENS: "(time,)",
+}
+
+
+@dataclass
+class Batch:
+    """What one call of the model sees.
+
+    Attributes:
+        inputs: (B, ...) as `DataSpec.kind` says; a tuple where a model takes several tensors (`model(*inputs)`).
+        targets: (B,) class indices, (B, classes) class probabilities (mixup), (B, outputs) regression values.
+    """
+
+    inputs: Tensor | tuple[Tensor, ...]
+    targets: Tensor
+
+    @property
+    def arguments(self) -> tuple[Tensor, ...]:
+        """The positional arguments of the model."""
+        return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `change` applied to each tensor."""
+        inputs = tuple(change(x) for x in self.inputs) if isinstance(self.inputs, tuple) else change(self.inputs)
+        return Batch(inputs, change(self.targets))
+
+
+class Examples(Protocol):
+    """A set of examples that can be gathered by index. `Arrays` is the usual one; anything with these methods will do."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(N, ...) targets of all examples, for stratified splits."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all examples; decides whether they are kept on the device."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Batch:
+        """The examples at `index`, a (B,) int64 tensor on the device of the examples."""
+
+    def subset(self, index: Tensor) -> Examples:
+        """A set of its own with the examples at `index` only."""
+
+    def to(self, device: torch.device) -> Examples:
+        """The same examples on `device`."""
+
+
+@dataclass
+class Arrays:
+    """Examples held in two tensors: inputs (N, ...), targets (N, ...)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor) -> Batch:
+        return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index))
+
+    def subset(self, index: Tensor) -> Arrays:
+        return Arrays(self.inputs[index], self.targets[index])
+
+    def to(self, device: torch.device) -> Arrays:
+        return Arrays(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass
+class Splits:
+    """What a data factory returns, and, completed by dlrun/splitting.py, what training uses.
+
+    A factory gives `train` and what else its source defines. Missing splits are carved from `train`: first test
+    (only when the source has none), then validation; stratified and seeded. Test is touched once, at the end.
+
+    `fit` is for data that must learn their encoding (imputation, categories, scales): called once with the training
+    split alone, it returns the final spec and the function that encodes each split. Without it, inputs of kind
+    vector and sequence are standardised per feature, images per channel, from the training split.
+    """
+
+    train: Examples
+    spec: DataSpec
+    val: Examples | None = None
+    test: Examples | None = None
+    fit: Callable[[Any], tuple[DataSpec, Callable[[Any], Examples]]] | None = field(default=None, repr=False)
+
+
+# --- The parts
+
+
+class Optimizer(Protocol):
+    """The part of torch.optim.Optimizer that training uses; foreign optimizers need no more."""
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any: ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class Loss(Protocol):
+    """A loss is a module or function from (outputs, targets) to the mean over the batch, a scalar.
+
+    A loss whose mean is not over examples (class weights, ignored tokens) also has `weight(targets)`, the number it
+    divides by, so that micro-batches add up to exactly the big batch.
+    """
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+
+
+class Metric(Protocol):
+    """A metric that can be summed over batches: `update` per batch on the device, `compute` once.
+
+    Attributes:
+        names: what `compute` returns, without the split: ("accuracy",).
+        higher_is_better: per name; the direction in which a monitored metric improves.
+    """
+
+    names: Sequence[str]
+    higher_is_better: dict[str, bool]
+
+    def reset(self, device: torch.device) -> None: ...
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Augment(Protocol):
+    """Changes a training batch, each example by its own random amounts; the generator is the only randomness."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch: ...
+
+
+class Logger(Protocol):
+    """Receives every record that goes into metrics.jsonl: "step", "epoch", "time" and named values."""
+
+    def log(self, record: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
