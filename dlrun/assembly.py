@@ -1,0 +1,177 @@
+"""All parts of one run put together, ready to train or to evaluate; nothing is written yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlrun import build, splitting
+from dlrun.config import schema
+from dlrun.contracts import Augment, DataSpec, Examples, Splits
+from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
+from dlrun.engine.device import choose_device
+from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits
+from dlrun.engine.precision import Precision, choose_precision
+from dlrun.engine.seeding import derive, make_deterministic, seed_everything
+from dlrun.engine.step import TrainStep
+from dlrun.engine.training import Training
+from dlrun.optim.averaging import ExponentialMovingAverage
+from dlrun.optim.durations import resolve
+
+EVAL_BATCH = {"cpu": 512, "cuda": 4096, "mps": 1024}  # at least; larger ones spill the CPU's caches
+
+
+@dataclass
+class Assembly:
+    """The parts of a run that more than one command needs.
+
+    Attributes:
+        evaluator: makes the Evaluator of a split: "train", "val" or "test".
+    """
+
+    config: dict[str, Any]
+    settings: schema.Trainer
+    device: torch.device
+    precision: Precision
+    splits: Splits
+    model: nn.Module
+    loss: nn.Module
+    evaluator: Callable[[str], Evaluator]
+
+    @property
+    def spec(self) -> DataSpec:
+        return self.splits.spec
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers in the model."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly:
+    """Build data, model and loss, check that they fit together, and put them on the device.
+
+    Args:
+        device_word: instead of the configuration's `trainer.device`.
+
+    Raises: DlrunError, before anything is written, for whatever does not work out.
+    """
+    settings = build.trainer_settings(config)
+    device = choose_device(device_word or settings.device)
+    precision = choose_precision(settings.precision, device)
+    if settings.deterministic:
+        make_deterministic()
+    data = build.data_settings(config)
+    splits = build.build_data(config)
+    seed_everything(config["seed"])
+    model = build.build_model(config, splits.spec).to(device)
+    loss = build.build_loss(config, splits)
+    if isinstance(loss, nn.Module):
+        loss = loss.to(device)
+    plain = Preparation(splits.spec, (), config["seed"], device)
+    build.check_fit(model, loss, splits, plain)
+
+    def evaluator(split: str) -> Evaluator:
+        examples: Examples = getattr(splits, split)
+        if _resident(splits, data, device):
+            examples = examples.to(device)
+        size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
+        return Evaluator(examples, size, plain, loss, build.build_metrics(splits.spec), precision, device)
+
+    return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+
+
+def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], callbacks: Sequence[Callback]) -> Training:
+    """The training of an assembly, before its first step.
+
+    Args:
+        record: receives each record.
+        callbacks: beside those that `trainer` asks for; called between them and the checkpoints.
+    """
+    settings, data = a.settings, build.data_settings(a.config)
+    stopping = settings.early_stopping
+    monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None)
+    loader = build_loader(a, data, build.build_augment(a.config, a.spec))
+    steps_per_epoch = loader.steps_per_epoch
+    total_steps = settings.max_steps or settings.epochs * steps_per_epoch
+    optimizer = build.build_optimizer(a.config, a.model)
+    schedule = build.build_schedule(
+        a.config,
+        optimizer,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        higher_is_better=higher_is_better,
+    )
+    metrics = build.build_metrics(a.spec)
+    average = ExponentialMovingAverage(a.model, settings.ema) if settings.ema else None
+    step = TrainStep(
+        a.model,
+        a.loss,
+        optimizer,
+        schedule,
+        a.precision,
+        forward=torch.compile(a.model) if settings.compile else None,
+        micro_batch_size=data.batch_size,
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip.norm,
+        clip_value=settings.clip.value,
+        average=average,
+        metrics=metrics,
+    )
+
+    def steps(name: str, length: int | float | str) -> int:
+        return resolve(
+            length, unit="step", steps_per_epoch=steps_per_epoch, total_steps=total_steps, key=f"trainer.{name}"
+        )
+
+    saving = SaveCheckpoints(steps("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None)
+    own: list[Callback] = [BestWeights()]
+    if stopping is not None:
+        own.append(StopEarly(stopping.patience, stopping.min_delta))
+    # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
+    seed_everything(derive(a.config["seed"], "train") % 2**32)
+    return Training(
+        train_step=step,
+        loader=loader,
+        validate=a.evaluator("val"),
+        metrics=metrics,
+        callbacks=CallbackList([*own, *callbacks, *build.build_callbacks(a.config), saving]),
+        device=a.device,
+        total_steps=total_steps,
+        eval_every=max(1, steps("eval_every", settings.eval_every)),
+        log_every=settings.log_every,
+        monitor=monitor,
+        higher_is_better=higher_is_better,
+        record=record,
+    )
+
+
+def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> Loader:
+    """Resident where the data fit on the device, else streaming; `data.loader` overrides."""
+    batch_size = data.batch_size * a.settings.accumulate
+    prepare = Preparation(a.spec, augment, a.config["seed"], a.device)
+    shared = (batch_size, a.config["seed"], prepare, a.device, data.drop_last)
+    if _resident(a.splits, data, a.device):
+        return ResidentLoader(a.splits.train.to(a.device), *shared)
+    return StreamingLoader(a.splits.train, *shared, workers=data.workers)
+
+
+def checkpoint_header(a: Assembly, fingerprint: str) -> dict[str, Any]:
+    """What every checkpoint says of itself."""
+    return {"config": json.dumps(a.config, default=str), "spec": a.spec.to_dict(), "fingerprint": fingerprint}
+
+
+def data_fingerprint(a: Assembly) -> str:
+    """A hash of the data in all splits."""
+    return splitting.fingerprint(a.splits)
+
+
+def _resident(splits: Splits, data: schema.Data, device: torch.device) -> bool:
+    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+    return data.loader == "resident" or (data.loader == "auto" and fits(sum(part.nbytes for part in parts), device))

@@ -1,0 +1,294 @@
+"""From configuration to objects. The only caller of hydra.utils.instantiate, and where every contract is checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from dlrun import metrics as task_metrics
+from dlrun import splitting
+from dlrun.config import schema
+from dlrun.contracts import Augment, Batch, DataSpec, Logger, Metric, Splits, Task
+from dlrun.engine.callbacks import Callback
+from dlrun.engine.foreign import adapt
+from dlrun.errors import ConfigError, ContractError, DlrunError
+from dlrun.optim.durations import resolve, resolve_arguments
+from dlrun.optim.parameter_groups import parameter_groups
+from dlrun.optim.rules import ParameterGroups
+from dlrun.optim.schedule import Schedule
+
+Part = Mapping[str, Any]
+COMMON_DATA = set(schema.Data.__dataclass_fields__)
+SPLITTING = set(inspect.signature(splitting.complete).parameters) - {"splits"}
+
+
+def trainer_settings(config: Part) -> schema.Trainer:
+    """`trainer` as the typed object it describes."""
+    values = dict(config["trainer"])
+    if values.get("clip") is not None:
+        values["clip"] = schema.Clip(**values["clip"])
+    if values.get("early_stopping") is not None:
+        values["early_stopping"] = schema.EarlyStopping(**values["early_stopping"])
+    return schema.Trainer(**{**values, "clip": values.get("clip") or schema.Clip()})
+
+
+def data_settings(config: Part) -> schema.Data:
+    """The settings in `data` that every data set shares."""
+    return schema.Data(**{key: value for key, value in config["data"].items() if key in COMMON_DATA})
+
+
+def build_data(config: Part) -> Splits:
+    """All three splits, carved, encoded and normalised."""
+    node = config["data"]
+    factory = _factory("data", {key: value for key, value in node.items() if key not in COMMON_DATA})
+    wanted = _parameters(factory)
+    shared = {key: value for key, value in node.items() if key in COMMON_DATA and key in wanted}
+    splits = _call("data", node, factory, **shared)
+    if not isinstance(splits, Splits):
+        raise ContractError(
+            f"data={node['_target_']} must return dlrun.contracts.Splits, got {type(splits).__name__}."
+        )
+    return splitting.complete(adapt(splits), **{key: value for key, value in node.items() if key in SPLITTING})
+
+
+def build_model(config: Part, spec: DataSpec) -> nn.Module:
+    """The model, initialised. Draws from the global generator, so seed it first.
+
+    Raises: ContractError if model and data do not fit; the message names both shapes.
+    """
+    node = config["model"]
+    factory = _factory("model", node)
+    arguments = {"spec": spec} if "spec" in _parameters(factory) else {}
+    model = _call("model", node, factory, **arguments)
+    if not isinstance(model, nn.Module):
+        raise ContractError(f"model={node['_target_']} must give a torch.nn.Module, got {type(model).__name__}.")
+    if config.get("init"):
+        _call("init", config["init"], _factory("init", config["init"]), model)
+    return model
+
+
+def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callable[[Batch, int], Batch]) -> None:
+    """One forward pass of two examples, without touching the generators or the model's statistics.
+
+    Raises: ContractError if the model cannot read the data, or its outputs are not what the loss needs.
+    """
+    spec, was_training = splits.spec, model.training
+    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    index = torch.arange(min(2, len(splits.train)), device=splits.train.targets.device)
+    batch = prepare(splits.train.take(index).map(lambda tensor: tensor.to(where)), 0)
+    model.eval()
+    name = type(model).__name__
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
+        try:
+            outputs = model(*batch.arguments)
+        except DlrunError:
+            raise
+        except Exception as error:
+            raise ContractError(
+                f"the model ({name}) cannot read data={spec.name}, {spec.kind.value}s of shape {spec.shape}: "
+                f"{_one_line(error)}."
+            ) from error
+        expected = (len(batch), spec.num_outputs)
+        simple = spec.task in (Task.CLASSIFICATION, Task.MULTILABEL, Task.REGRESSION)
+        if simple and (not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ContractError(
+                f"the model ({name}) gives outputs of shape {got} for data={spec.name}, whose task "
+                f"({spec.task.value}) needs {expected}: one row per example, {spec.num_outputs} outputs each."
+            )
+        try:
+            loss(outputs, batch.targets)
+        except Exception as error:
+            raise ContractError(f"the loss does not fit data={spec.name}: {_one_line(error)}.") from error
+    model.train(was_training)
+
+
+def build_loss(config: Part, splits: Splits) -> nn.Module:
+    """The loss; `spec` and `class_counts` are given to factories that take them."""
+    node = config.get("loss") or {"_target_": "dlrun.losses.auto"}
+    factory = _factory("loss", node)
+    wanted = _parameters(factory)
+    arguments: dict[str, Any] = {"spec": splits.spec} if "spec" in wanted else {}
+    if "class_counts" in wanted and node.get("class_counts") is None and splits.spec.task is Task.CLASSIFICATION:
+        arguments["class_counts"] = torch.bincount(splits.train.targets, minlength=splits.spec.num_outputs).tolist()
+    loss = _call("loss", node, factory, **arguments)
+    if not callable(loss):
+        raise ContractError(f"loss={node['_target_']} must be callable as loss(outputs, targets), got {type(loss).__name__}.")
+    return loss  # type: ignore[no-any-return]
+
+
+def build_metrics(spec: DataSpec) -> list[Metric]:
+    """Fresh metrics of the task."""
+    return task_metrics.for_task(spec)
+
+
+def choose_monitor(spec: DataSpec, wanted: str | None) -> tuple[str, bool]:
+    """The monitored metric and whether higher is better.
+
+    Raises: ConfigError if the task does not have that metric.
+    """
+    directions = {"loss": False}
+    for metric in build_metrics(spec):
+        directions |= metric.higher_is_better
+    known = {f"val/{name}": higher for name, higher in directions.items()}
+    name = wanted or f"val/{task_metrics.MONITOR[spec.task]}"
+    if name not in known:
+        train = " The training split is not monitored." if name.startswith("train/") else ""
+        raise ConfigError(
+            f"trainer.early_stopping.monitor must be one of {', '.join(known)} for a {spec.task.value} task, "
+            f"got '{name}'.{train}"
+        )
+    return name, known[name]
+
+
+def build_optimizer(config: Part, model: nn.Module) -> Any:
+    """The optimizer over parameter groups that follow `optimizer.param_groups`; fused where torch has it."""
+    node = dict(config["optimizer"])
+    rules = ParameterGroups(**(node.pop("param_groups", None) or {}))
+    factory = _factory("optimizer", node)
+    parameters = _parameters(factory)
+    lr = node.get("lr", _default(parameters, "lr", 1e-3))
+    decay = node.get("weight_decay", _default(parameters, "weight_decay", 0.0))
+    groups = parameter_groups(model, lr=float(lr), weight_decay=float(decay or 0.0), rules=rules)
+    if not decay:
+        for group in groups:
+            group.pop("weight_decay")
+    extra = {"fused": True} if _can_fuse(parameters, node, model) else {}
+    optimizer = _call("optimizer", node, factory, groups, **extra)
+    if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
+        raise ContractError(f"optimizer={node['_target_']} gives no optimizer but {type(optimizer).__name__}.")
+    return optimizer
+
+
+def build_schedule(
+    config: Part, optimizer: Any, *, total_steps: int, steps_per_epoch: int, higher_is_better: bool
+) -> Schedule:
+    """The schedule behind its warm-up, every length resolved to optimizer steps (or to its own interval)."""
+    node = dict(config.get("scheduler") or {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1.0})
+    interval, warmup = node.pop("interval", "step"), node.pop("warmup", 0)
+    warmup_steps = resolve(
+        warmup, unit="step", steps_per_epoch=steps_per_epoch, total_steps=total_steps, key="scheduler.warmup"
+    )
+    if warmup_steps >= total_steps:
+        raise ConfigError(
+            f"scheduler.warmup must be shorter than training, which has {total_steps} steps, got {warmup} ({warmup_steps} steps)."
+        )
+    node = resolve_arguments(
+        node,
+        unit="epoch" if interval == "epoch" else "step",
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps - warmup_steps,
+    )
+    factory = _factory("scheduler", node)
+    if interval == "metric" and "mode" in _parameters(factory):
+        factory = partial(factory, mode="max" if higher_is_better else "min")
+
+    def make(stand_in: torch.optim.Optimizer) -> Any:
+        return _call("scheduler", node, factory, stand_in)
+
+    return Schedule(optimizer, make, warmup_steps, steps_per_epoch, interval)
+
+
+def build_augment(config: Part, spec: DataSpec) -> list[Augment]:
+    """The augmentations in the order given."""
+    return [
+        _with_spec(f"augment.{name}", node, spec) for name, node in (config.get("augment") or {}).items()
+    ]
+
+
+def build_callbacks(config: Part) -> list[Callback]:
+    """The user's own callbacks."""
+    built = []
+    for name, node in (config.get("callbacks") or {}).items():
+        callback = _call(f"callbacks.{name}", node, _factory(f"callbacks.{name}", node))
+        if not isinstance(callback, Callback):
+            raise ContractError(
+                f"callbacks.{name} must be a dlrun.engine.callbacks.Callback, got {type(callback).__name__}."
+            )
+        built.append(callback)
+    return built
+
+
+def build_loggers(config: Part, folder: str, start_step: int) -> list[Logger]:
+    """The loggers; those that take `folder` get the run's directory, those that take `start_step` where it goes on."""
+    built = []
+    for name, node in (config.get("logger") or {}).items():
+        factory = _factory(f"logger.{name}", node)
+        offered = {"folder": folder, "start_step": start_step}
+        arguments = {key: value for key, value in offered.items() if key in _parameters(factory)}
+        built.append(_call(f"logger.{name}", node, factory, **arguments))
+    return built
+
+
+def _with_spec(key: str, node: Part, spec: DataSpec) -> Any:
+    factory = _factory(key, node)
+    return _call(key, node, factory, **({"spec": spec} if "spec" in _parameters(factory) else {}))
+
+
+def _factory(key: str, node: Part) -> Callable[..., Any]:
+    """A callable with the arguments of the configuration bound.
+
+    Always a partial that is called in a second step: hydra.utils.instantiate would take a DataSpec, a dataclass, or a
+    list of parameter groups among its arguments for configuration and rebuild them.
+    """
+    try:
+        made = instantiate(OmegaConf.create({**node, "_partial_": True}), _convert_="all")
+    except HydraException as error:
+        raise _explain(key, node, error.__cause__ or error) from error
+    assert callable(made)
+    return made  # type: ignore[no-any-return]
+
+
+def _call(key: str, node: Part, factory: Callable[..., Any], *positional: Any, **named: Any) -> Any:
+    try:
+        return factory(*positional, **named)
+    except (DlrunError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise _explain(key, node, error) from error
+
+
+def _explain(key: str, node: Part, error: BaseException) -> DlrunError:
+    """What a part's factory raised, as one sentence."""
+    if isinstance(error, DlrunError):
+        return error
+    return ContractError(f"{key}: {node.get('_target_')} cannot be built: {_one_line(error)}.")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) < 400 else text[:400] + " …"
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the callable behind a partial, bound ones included."""
+    function = factory.func if isinstance(factory, partial) else factory
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _default(parameters: Mapping[str, inspect.Parameter], name: str, otherwise: float) -> Any:
+    parameter = parameters.get(name)
+    return otherwise if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def _can_fuse(parameters: Mapping[str, inspect.Parameter], node: Part, model: nn.Module) -> bool:
+    """Whether one kernel may do the whole update: faster, also on the CPU."""
+    if "fused" not in parameters or any(node.get(key) is not None for key in ("fused", "foreach", "differentiable")):
+        return False
+    return all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in model.parameters())
+
+
+def class_names(spec: DataSpec) -> Sequence[str]:
+    """Names of the classes, or their numbers."""
+    return spec.class_names or [str(i) for i in range(spec.num_outputs)]

@@ -1,0 +1,96 @@
+"""The settings that are dlrun's own, with their types, ranges and defaults. conf/ repeats the defaults for people to
+read; a test holds the two together. Parts (a model, an optimizer) are described by their own signatures instead."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from dlrun.contracts import (
+    Duration,
+    Fraction,
+    Interval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+)
+from dlrun.optim.rules import ParameterGroups
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Gradient clipping; null switches one off."""
+
+    norm: PositiveFloat | None = None
+    value: PositiveFloat | None = None
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after `patience` evaluations without an improvement larger than `min_delta` of `monitor`."""
+
+    patience: PositiveInt = 10
+    min_delta: NonNegativeFloat = 0.0
+    monitor: str | None = None
+    restore_best: bool = True
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How to train. Lengths (`Duration`) are steps, '2ep' or a fraction of the run."""
+
+    epochs: PositiveInt = 30
+    max_steps: PositiveInt | None = None
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    accumulate: PositiveInt = 1
+    eval_every: Duration = "1ep"
+    log_every: PositiveInt = 50
+    checkpoint_every: Duration | None = None
+    deterministic: bool = False
+    clip: Clip = field(default_factory=Clip)
+    ema: Probability | None = None
+    early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every data set understands beside its factory's own arguments."""
+
+    batch_size: PositiveInt = 128
+    eval_batch_size: PositiveInt | None = None
+    val_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.1
+    test_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.2
+    split_seed: NonNegativeInt = 0
+    folds: Annotated[int, Interval(2)] | None = None
+    fold: NonNegativeInt = 0
+    limit: PositiveInt | PositiveFloat | None = None
+    label_noise: Fraction = 0.0
+    imbalance: PositiveFloat | dict[str, Fraction] | None = None
+    normalize: bool = True
+    drop_last: bool = False
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    workers: NonNegativeInt = 2
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What every optimizer understands; the ranges hold for any class that uses these names."""
+
+    param_groups: ParameterGroups | None = None
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Probability = 0.0
+    betas: Sequence[Probability] = (0.9, 0.999)
+    alpha: Fraction = 0.99
+    rho: Probability = 0.9
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What every schedule understands: its unit and the warm-up before it."""
+
+    interval: Literal["step", "epoch", "metric"] = "step"
+    warmup: Duration = 0

@@ -1,0 +1,49 @@
+"""Which device to train on, and what can be said of it."""
+
+import os
+import platform
+from typing import Any
+
+import torch
+
+from dlrun.errors import ConfigError
+
+
+def choose_device(word: str) -> torch.device:
+    """The device for `trainer.device`: auto takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises: ConfigError if the device is not there.
+    """
+    if word == "auto":
+        word = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(word)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            seen = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+            raise ConfigError(f"trainer.device={word}: PyTorch sees {seen} here; use trainer.device=auto or cpu.")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("trainer.device=mps: PyTorch sees no MPS device here; use trainer.device=auto or cpu.")
+    return device
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What decides speed and, to the last bit, results."""
+    description: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "cpu_count": os.cpu_count()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        description |= {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    else:
+        description["name"] = platform.processor() or platform.machine()
+    return description
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be used on the device now; half of physical memory where it cannot be asked."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 4 << 30

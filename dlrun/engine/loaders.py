@@ -1,0 +1,181 @@
+"""Batches in a seeded order that can be entered at any step.
+
+The order of epoch e is a function of (seed, e), and what augmentation does to the batch of a step is a function of
+(seed, step): nothing needs to be remembered to resume in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dlrun.contracts import Augment, Batch, DataSpec, Examples, Kind
+from dlrun.engine.device import free_memory
+from dlrun.engine.seeding import derive
+
+RESIDENT_SHARE = 0.5  # of the memory that is free on the device
+
+
+class Loader(Protocol):
+    """Gives the batches of an epoch, from any step of it on."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]: ...
+
+
+class Preparation:
+    """What happens to a gathered batch on the device: augmentation, then normalisation.
+
+    Args:
+        spec: whose mean and std images are normalised by; other kinds are stored normalised.
+        augment: applied in order, each example by its own random amounts.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, spec: DataSpec, augment: Sequence[Augment], seed: int, device: torch.device) -> None:
+        self.augment, self.seed = tuple(augment), seed
+        self.generator = torch.Generator(device)
+        self.scale: Tensor | float = 1.0
+        self.shift: Tensor | float = 0.0
+        self.is_image = spec.kind is Kind.IMAGE
+        if self.is_image and spec.mean:
+            std = torch.tensor(spec.std, dtype=torch.float64)
+            mean = torch.tensor(spec.mean, dtype=torch.float64)
+            shape = (1, -1, 1, 1)
+            self.scale = (1 / std).to(torch.float32).view(shape).to(device)
+            self.shift = (mean / std).to(torch.float32).view(shape).to(device)
+        self.byte_scale = self.scale / 255.0
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        """The batch of optimizer step `step`, ready for the model."""
+        if self.augment:
+            self.generator.manual_seed(derive(self.seed, "augment", step))
+            for change in self.augment:
+                batch = change(batch, self.generator)
+        return Batch(self.normalise(batch.inputs), batch.targets) if self.is_image else batch
+
+    def normalise(self, images: Any) -> Tensor:
+        """(B, C, H, W), uint8 0-255 or float in [0, 1], to float32 with zero mean and unit deviation."""
+        if images.dtype == torch.uint8:
+            # In place on the fresh copy: one pass less over memory than the obvious expression.
+            return images.to(torch.float32).mul_(self.byte_scale).sub_(self.shift)
+        return images.to(torch.float32).mul(self.scale).sub_(self.shift)
+
+
+class ResidentLoader:
+    """All examples live on the device and batches are gathered there: no copies, no workers, no waiting.
+
+    Args:
+        examples: on `device` already.
+        batch_size: examples per optimizer step (micro-batches times their number).
+        seed: of the order.
+        prepare: what happens to each batch.
+        drop_last: leave out a last batch smaller than the others.
+    """
+
+    def __init__(
+        self, examples: Examples, batch_size: int, seed: int, prepare: Preparation, device: torch.device, drop_last: bool
+    ) -> None:
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.prepare, self.device = prepare, device
+        self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        order = epoch_order(len(self.examples), self.seed, epoch).to(self.device)
+        for position in range(first, self.steps_per_epoch):
+            index = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield self.prepare(self.examples.take(index), epoch * self.steps_per_epoch + position)
+
+
+class StreamingLoader:
+    """Worker processes gather the batches while the device computes: for data that do not fit on it.
+
+    The arguments are those of `ResidentLoader`, but `examples` stay where they are, and `workers` is the number of
+    processes (0: gather in this one).
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        prepare: Preparation,
+        device: torch.device,
+        drop_last: bool,
+        workers: int = 0,
+    ) -> None:
+        self.prepare, self.device = prepare, device
+        self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
+        self._order = _Order(len(examples), batch_size, seed, self.steps_per_epoch)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Gather(examples),
+            sampler=self._order,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            # Its own generator, so that iterating does not draw from the global one and change dropout.
+            generator=torch.Generator(),
+            multiprocessing_context="forkserver" if workers and device.type == "cuda" else None,
+        )
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        self._order.epoch, self._order.first = epoch, first
+        step = epoch * self.steps_per_epoch + first
+        for inputs, targets in self._loader:
+            batch = Batch(inputs, targets).map(lambda tensor: tensor.to(self.device, non_blocking=True))
+            yield self.prepare(batch, step)
+            step += 1
+
+
+class _Order:
+    """The index tensors of the batches of one epoch, and the seed of each."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, steps: int) -> None:
+        self.count, self.batch_size, self.seed, self.steps = count, batch_size, seed, steps
+        self.epoch = self.first = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        order = epoch_order(self.count, self.seed, self.epoch)
+        for position in range(self.first, self.steps):
+            index = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield index, derive(self.seed, "worker", self.epoch, position)
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+
+class _Gather(Dataset[Any]):
+    """Examples as a torch Dataset whose items are whole batches."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __getitem__(self, item: tuple[Tensor, int]) -> tuple[Any, Tensor]:
+        index, seed = item
+        # A data set of the user's may draw random numbers; seeding per batch makes them independent of which worker
+        # gathers it, and so the same after a resume.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            batch = self.examples.take(index)
+        return batch.inputs, batch.targets
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The permutation of `count` examples for one epoch, the same on every device."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
+
+
+def steps_in(count: int, batch_size: int, drop_last: bool) -> int:
+    """Batches per epoch; at least one, however large the batch."""
+    return max(1, count // batch_size if drop_last else -(-count // batch_size))
+
+
+def fits(splits_bytes: int, device: torch.device) -> bool:
+    """Whether data of that size should be kept on the device."""
+    return splits_bytes <= RESIDENT_SHARE * free_memory(device)

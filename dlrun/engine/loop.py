@@ -1,0 +1,75 @@
+"""The training loop. Read it from top to bottom: this is all there is to training."""
+
+from typing import Any
+
+from dlrun.engine.meter import Diverged
+from dlrun.engine.training import Training
+
+
+def fit(t: Training) -> None:
+    """Train until the last step, an early stop, a signal or a divergence; `t.status` says which.
+
+    Steps are counted from 0 over all epochs. A resumed run enters with `t.step` > 0, perhaps in mid-epoch, and does
+    exactly what the uninterrupted run would have done.
+    """
+    t.tick()
+    t.model.train()
+    t.callbacks.call("on_fit_start", t)
+    try:
+        with t.interrupt:
+            while t.status == "running" and t.step < t.total_steps:
+                epoch, first = divmod(t.step, t.loader.steps_per_epoch)
+                for batch in t.loader.epoch(epoch, first):
+                    train_on(t, batch)
+                    if t.status != "running" or t.step == t.total_steps:
+                        break
+    except Diverged as error:
+        t.status = "diverged"
+        t.divergence = {"step": error.step, "lr": error.lr, "loss": str(error.loss), "gradient_norm": t.last_gradient_norm}
+    t.tick()
+    if t.status == "running":
+        t.status = "completed"
+    t.callbacks.call("on_fit_end", t)
+
+
+def train_on(t: Training, batch: Any) -> None:
+    """One optimizer step and what is due after it."""
+    lr = t.lr
+    t.train_step.measure_norm = log_now = (t.step + 1) % t.log_every == 0
+    loss = t.train_step(batch)  # forward, backward, update: engine/step.py
+    t.meter.add(loss, len(batch), lr)  # stays on the device
+    t.step += 1
+    t.samples += len(batch)
+    if log_now:
+        log(t, lr)
+    if t.step % t.eval_every == 0 or t.step == t.total_steps:
+        validate(t)
+    t.callbacks.call("on_step_end", t)
+    if t.interrupt.requested and t.status == "running":
+        t.status = "interrupted"
+
+
+def log(t: Training, lr: float) -> None:
+    """Record the mean loss of the last `log_every` steps; the only place in an epoch that waits for the device."""
+    record = {"step": t.step, "epoch": t.progress, "train/step_loss": t.meter.mean_since_log(), "lr": lr}
+    norm = t.train_step.gradient_norm
+    if norm is not None:
+        record["gradient_norm"] = float(norm)
+        t.last_gradient_norm = (t.step, record["gradient_norm"])
+    t.tick()
+    t.callbacks.call("on_log", t, record)
+    t.record(record)
+
+
+def validate(t: Training) -> None:
+    """Evaluate on the validation split and record it beside what training measured since the last time."""
+    metrics = {"train/loss": t.meter.mean_since_validation()}
+    t.tick()
+    for metric in t.metrics:
+        metrics |= {f"train/{name}": value for name, value in metric.compute().items()}
+        metric.reset(t.device)
+    metrics |= {f"val/{name}": value for name, value in t.validate(t.evaluated_model).items()}
+    t.validation_seconds += t.tick()
+    t.train_step.schedule.on_metric(metrics[t.monitor])
+    t.callbacks.call("on_validate", t, metrics)
+    t.record({"step": t.step, "epoch": t.progress, **metrics, "lr": t.lr})

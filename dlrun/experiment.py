@@ -1,0 +1,372 @@
+"""One experiment from a composed configuration: build, train, test, record. Everything above knows training by this door."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlrun import assembly, build
+from dlrun.assembly import Assembly
+from dlrun.config.check import check
+from dlrun.config.compose import Composed
+from dlrun.config.identity import differences, run_id
+from dlrun.contracts import DataSpec, Logger
+from dlrun.engine import checkpoint
+from dlrun.engine.callbacks import BestWeights, Callback
+from dlrun.engine.device import describe_device
+from dlrun.engine.loop import fit
+from dlrun.engine.training import Training
+from dlrun.errors import CheckpointError, DlrunError, ResumeError, UsageError
+from dlrun.report.curves import plot_curves
+from dlrun.runs.console import Console
+from dlrun.runs.directory import RunDirectory
+from dlrun.runs.files import write_json, write_text
+from dlrun.runs.metrics_log import MetricsLog
+from dlrun.runs.provenance import provenance
+
+FINISHED = ("completed", "early_stopped")
+
+
+class RunFailedError(DlrunError):
+    """A run ended with an exception; the run directory holds the traceback."""
+
+    exit_code = 1
+
+
+def train(composed: Composed, console: Console) -> RunDirectory:
+    """Train, test and record one run.
+
+    Raises: DlrunError before anything is written if something does not fit; RunFailedError if training raised.
+    """
+    a = assembly.assemble(composed.config)
+    run = RunDirectory(composed.run_dir)
+    fingerprint = assembly.data_fingerprint(a)
+    session = Session(a, run, fingerprint, console)
+    run.create(
+        composed.config,
+        provenance(
+            run_id=run_id(composed.config),
+            command=["dlrun", *map(shlex.quote, sys.argv[1:])],
+            fingerprint=fingerprint,
+            device=describe_device(a.device),
+        ),
+        composed.hydra_files,
+    )
+    session.go(None)
+    return run
+
+
+def resume(run: RunDirectory, console: Console) -> RunDirectory:
+    """Continue a run exactly where its last intact checkpoint stands.
+
+    Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
+    """
+    config, known = run.read_config(), run.read_json(run.provenance)
+    sys.path += [path for path in known.get("python_path", []) if path not in sys.path]
+    check(config)
+    _refuse_finished(run)
+    _refuse_edited(run, config, known)
+    a = assembly.assemble(config)
+    state, warnings = checkpoint.load_last(run.last, run.previous)
+    fingerprint = assembly.data_fingerprint(a)
+    if known.get("data_fingerprint") not in (None, fingerprint):
+        raise ResumeError(
+            f"{run}: the data are not those the run began with (fingerprint {fingerprint}, then "
+            f"{known['data_fingerprint']}); bring them back (data.root, data.path) or begin a new run."
+        )
+    for warning in warnings:
+        console.warn(warning)
+    threads = (known.get("device") or {}).get("threads", torch.get_num_threads())
+    if threads != torch.get_num_threads():
+        console.warn(
+            f"The run began with {threads} CPU threads and goes on with {torch.get_num_threads()}: sums are taken in "
+            f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."
+        )
+    Session(a, run, fingerprint, console).go(state)
+    return run
+
+
+def load_model(run: RunDirectory, which: str = "best", device: torch.device | str = "cpu") -> tuple[nn.Module, DataSpec]:
+    """A run's model with the weights of its best or last validation, in evaluation mode, without its data."""
+    content = read_checkpoint(run, which)
+    spec = DataSpec.from_dict(content["spec"])
+    config = run.read_config()
+    sys.path += [p for p in run.read_json(run.provenance).get("python_path", []) if p not in sys.path]
+    model = build.build_model(config, spec).to(device)
+    model.load_state_dict(_weights(content))
+    return model.eval(), spec
+
+
+def evaluate(run: RunDirectory, split: str, which: str, device_word: str | None = None) -> dict[str, float]:
+    """Loss and metrics of a run's best or last weights on one of its splits."""
+    config, known = run.read_config(), run.read_json(run.provenance)
+    sys.path += [path for path in known.get("python_path", []) if path not in sys.path]
+    check(config)
+    content = read_checkpoint(run, which)
+    a = assembly.assemble(config, device_word)
+    if content["fingerprint"] != assembly.data_fingerprint(a):
+        raise UsageError(
+            f"{run}: the data are not those the run was trained on (their fingerprint differs), so its splits cannot "
+            "be had again; bring them back (data.root, data.path)."
+        )
+    a.model.load_state_dict(_weights(content))
+    return {f"{split}/{name}": value for name, value in a.evaluator(split)(a.model).items()}
+
+
+def read_checkpoint(run: RunDirectory, which: str) -> dict[str, Any]:
+    """best.pt or last.pt, verified, on the CPU. Raises: UsageError if there is none."""
+    path = {"best": run.best, "last": run.last}[which]
+    try:
+        return checkpoint.load(path)
+    except FileNotFoundError:
+        raise UsageError(f"{run} has no {path.name} yet; train it further: dlrun resume {run}.") from None
+
+
+class Session:
+    """One sitting of a run: from its beginning or a checkpoint to its end, an interruption or a failure."""
+
+    def __init__(self, a: Assembly, run: RunDirectory, fingerprint: str, console: Console) -> None:
+        self.a, self.run, self.console = a, run, console
+        self.header = assembly.checkpoint_header(a, fingerprint)
+        self.loggers: list[Logger] = []
+        self.log: MetricsLog | None = None
+        self.saved_best: int | None = None
+        self.training: Training = assembly.prepare_training(a, self.record, [_Report(console)])
+        self.training.save = self.save
+        self.best = next(c for c in self.training.callbacks.callbacks if isinstance(c, BestWeights))
+
+    def go(self, state: dict[str, Any] | None) -> None:
+        """Train to the end and write the summary, whatever happens."""
+        with ExitStack() as stack:
+            handler = self.run.attach_log()
+            stack.callback(handler.close)
+            stack.callback(self.console.close)
+            stack.enter_context(self.run.locked())
+            self.restore(state)
+            stack.callback(self._close_loggers)
+            try:
+                self.run.traceback.unlink(missing_ok=True)
+                self._begin()
+                fit(self.training)
+                self._end()
+            except (Exception, KeyboardInterrupt) as error:
+                self._fail(error)
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Take up a checkpoint: training, best weights, and the records written until then."""
+        self.log = MetricsLog(self.run.metrics, 0 if state is None else state["metrics_length"])
+        if state is not None:
+            self.training.load_state_dict(state["state"])
+        if self.best.best is not None:
+            content = read_checkpoint(self.run, "best")
+            self.best.weights, self.saved_best = _weights(content), self.best.best["step"]
+        self.loggers = build.build_loggers(self.a.config, str(self.run.path), self.training.step)
+
+    def record(self, values: dict[str, Any]) -> None:
+        """One record for metrics.jsonl and the loggers."""
+        self.training.tick()
+        head = {"step": values["step"], "epoch": round(values["epoch"], 6), "time": round(self.training.seconds, 3)}
+        record = head | values | head
+        assert self.log is not None
+        self.log.append(record)
+        for logger in self.loggers:
+            logger.log(record)
+
+    def save(self) -> None:
+        """Write best.pt if it has changed, then last.pt, which may then rely on it."""
+        assert self.log is not None
+        best = self.best.best
+        if best is not None and best["step"] != self.saved_best and self.best.weights is not None:
+            content = {**self.header, **best, "model": self.best.weights}
+            checkpoint.save(self.run.best, content)
+            self.saved_best = best["step"]
+        state = self.training.state_dict()  # drains the losses first: a divergence is found before it is saved
+        content = {**self.header, "metrics_length": self.log.sync(), "state": state}
+        checkpoint.save(self.run.last, content, previous=self.run.previous)
+
+    def _begin(self) -> None:
+        t, a = self.training, self.a
+        sizes = ", ".join(f"{len(getattr(a.splits, name)):,} {name}" for name in ("train", "val", "test"))
+        self.console.begin(
+            str(a.config.get("name", "")),
+            [
+                f"data {a.spec.name}: {sizes} · {a.spec.kind.value}s {a.spec.shape} · {a.spec.task.value}",
+                f"model {type(t.model).__name__}: {a.parameters:,} parameters · {a.device} · {a.precision.name}",
+                f"run {self.run}",
+            ],
+            t.total_steps,
+            t.loader.steps_per_epoch,
+            t.step,
+        )
+
+    def _end(self) -> None:
+        t = self.training
+        metrics: dict[str, float] = {}
+        if t.status == "diverged":
+            self._finish(metrics)
+            return
+        self.save()
+        if t.status in FINISHED:
+            metrics = self._test()
+            plot = self._plot()
+            self._finish(metrics, plot)
+        else:
+            self._finish(metrics)
+
+    def _test(self) -> dict[str, float]:
+        """Test once, on the best weights if early stopping restores them, else on the last."""
+        t, stopping = self.training, self.a.settings.early_stopping
+        if stopping is not None and stopping.restore_best and self.best.weights is not None:
+            t.evaluated_model.load_state_dict(self.best.weights)
+        metrics = {f"test/{name}": value for name, value in self.a.evaluator("test")(t.evaluated_model).items()}
+        self.record({"step": t.step, "epoch": t.progress, **metrics})
+        return metrics
+
+    def _plot(self) -> Path | None:
+        path = self.run.plots / "curves.png"
+        best = self.best.best
+        plot_curves(
+            self.run.read_metrics(),
+            path,
+            metric=self.training.monitor.removeprefix("val/"),
+            best_step=best["step"] if best else None,
+            title=str(self.a.config.get("name", "")),
+        )
+        return path
+
+    def _summary(self, metrics: Mapping[str, float], error: str | None = None) -> dict[str, Any]:
+        t, best = self.training, self.best.best
+        training_seconds = max(t.seconds - t.validation_seconds, 1e-9)
+        summary: dict[str, Any] = {
+            "status": t.status if error is None else "failed",
+            "epochs": round(t.progress, 6),
+            "steps": t.step,
+            "seconds": round(t.seconds, 3),
+            "samples_per_second": round(t.samples / training_seconds, 1),
+            "parameters": self.a.parameters,
+            "monitor": t.monitor,
+            "best": best and {key: best[key] for key in ("epoch", "step", "metrics")},
+            "metrics": dict(metrics),
+        }
+        if t.status == "interrupted":
+            summary["signal"] = int(t.interrupt.requested)
+        if t.divergence:
+            summary["divergence"] = t.divergence
+        return summary | ({"error": error} if error else {})
+
+    def _finish(self, metrics: Mapping[str, float], plot: Path | None = None) -> None:
+        summary = self._summary(metrics)
+        write_json(self.run.summary, summary)
+        self.console.finish(summary, _advice(self.run, summary, plot))
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep what there is: traceback, summary, log. Raises: always, what the user is to read."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        text = "".join(traceback.format_exception(error))
+        with suppress(OSError):  # the disk may be full: that may be why we are here
+            write_text(self.run.traceback, text)
+        with suppress(OSError):
+            write_json(self.run.summary, self._summary({}, f"{type(error).__name__}: {error}"))
+        if isinstance(error, CheckpointError):
+            raise error
+        reason = error if isinstance(error, DlrunError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RunFailedError(
+            f"the run failed at step {self.training.step}: {reason} (traceback in {self.run.traceback})"
+        ) from error
+
+    def _close_loggers(self) -> None:
+        for logger in self.loggers:
+            logger.close()
+        if self.log is not None:
+            self.log.close()
+
+
+class _Report(Callback):
+    """Tells the console how training goes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.loss: float | None = None
+
+    def on_log(self, training: Training, record: dict[str, Any]) -> None:
+        self.loss = record["train/step_loss"]
+        seconds = max(training.seconds - training.validation_seconds, 1e-9)
+        self.console.progress(training.step, self.loss, record["lr"], training.samples / seconds)
+
+    def on_validate(self, training: Training, metrics: dict[str, float]) -> None:
+        best = next(c for c in training.callbacks.callbacks if isinstance(c, BestWeights)).best
+        is_best = best is not None and best["step"] == training.step
+        seconds = max(training.seconds - training.validation_seconds, 1e-9)
+        self.console.progress(training.step, self.loss, training.lr, training.samples / seconds)
+        self.console.evaluated(
+            round(training.progress), training.step, {**metrics, "lr": training.lr}, training.monitor, is_best
+        )
+
+
+def _weights(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights to evaluate in a checkpoint: best.pt's, or last.pt's averaged ones where there are."""
+    if "model" in content:
+        return dict(content["model"])
+    train_state = content["state"]["train"]
+    average = train_state["average"]
+    return dict(average["module"] if average else train_state["model"])
+
+
+def _refuse_finished(run: RunDirectory) -> None:
+    status = run.read_json(run.summary).get("status")
+    again = f"To train anew with other settings: dlrun train --config-path {run} --config-name config trainer.epochs=N."
+    if status in FINISHED:
+        raise ResumeError(f"{run} is {status.replace('_', ' ')}; there is nothing to resume. {again}")
+    if status == "diverged":
+        raise ResumeError(f"{run} diverged and would again: resuming repeats the same steps. {again}")
+
+
+def _refuse_edited(run: RunDirectory, config: dict[str, Any], known: Mapping[str, Any]) -> None:
+    if known.get("run_id") in (None, run_id(config)):
+        return
+    changes: list[str] = []
+    with suppress(DlrunError):
+        content, _ = checkpoint.load_last(run.last, run.previous)
+        changes = differences(json.loads(content["config"]), config) if content else []
+    listed = "; ".join(changes) or "its hash differs"
+    raise ResumeError(
+        f"{run.config} has been edited since the run began ({listed}); undo that, or begin a new run: "
+        f"dlrun train --config-path {run} --config-name config."
+    )
+
+
+def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) -> list[str]:
+    """Where things are and what to type next."""
+    lines = []
+    if summary["status"] == "interrupted":
+        lines.append(f"resume   dlrun resume {run}")
+    if summary["status"] == "diverged":
+        at = summary["divergence"]
+        norm = at["gradient_norm"]
+        known = f", gradient norm {norm[1]:.3g} at step {norm[0]}" if norm else ""
+        lines.append(f"the loss became {at['loss']} at step {at['step']} (lr {at['lr']:.3g}{known})")
+        lines.append("try      a smaller optimizer.lr, scheduler.warmup=10%, trainer.clip.norm=1, trainer.precision=fp32")
+    if plot is not None:
+        lines.append(f"curves   {RunDirectory(plot)}")
+    if summary["status"] in FINISHED:
+        lines.append(f"evaluate dlrun evaluate {run}")
+    lines.append(f"again    dlrun train --config-path {run} --config-name config")
+    return lines
+
+
+def exit_code(run: RunDirectory) -> int:
+    """0 for a finished run, 128 + the signal for an interrupted one, 1 for a divergence."""
+    summary = run.read_json(run.summary)
+    if summary.get("status") == "interrupted":
+        return 128 + int(summary["signal"])
+    return 0 if summary.get("status") in FINISHED else 1

@@ -1,0 +1,223 @@
+"""From what a data factory gives to the three splits that training uses: carve, thin, disturb, normalise.
+
+Who is in which split depends on `split_seed` alone, so that runs with different `seed`s can be compared. Every
+statistic is taken from the training split.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
+from dlrun.errors import ConfigError, DataError, did_you_mean
+
+CLASSES = (Task.CLASSIFICATION,)
+STD_FLOOR = 1e-6  # a constant feature is centred, not blown up
+
+
+def complete(
+    splits: Splits,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    folds: int | None = None,
+    fold: int = 0,
+    limit: float | None = None,
+    label_noise: float = 0.0,
+    imbalance: float | Mapping[Any, float] | None = None,
+    normalize: bool = True,
+) -> Splits:
+    """Give `splits` its missing parts; see conf/data/_common.yaml for what each argument means.
+
+    Raises: DataError if there are too few examples; ConfigError if an argument does not suit the data.
+    """
+    generator = torch.Generator().manual_seed(split_seed)
+    spec, train, val, test = splits.spec, splits.train, splits.val, splits.test
+    if len(train) < 3:
+        raise DataError(f"data={spec.name} has {len(train)} training examples; at least 3 are needed for its splits.")
+    if test is None:
+        train, test = carve(train, spec, test_fraction, generator)
+    if folds is not None:
+        if val is not None:
+            raise ConfigError(f"data.folds={folds}: data={spec.name} brings its own validation split; set data.folds=null.")
+        train, val = cross_validation(train, spec, folds, fold, generator)
+    elif val is None:
+        train, val = carve(train, spec, val_fraction, generator)
+    if imbalance is not None:
+        train = train.subset(unbalanced(train.targets, spec, imbalance, generator))
+    if limit is not None:
+        train = train.subset(limited(train.targets, spec, limit, generator))
+    if label_noise:
+        train = with_label_noise(train, spec, label_noise, generator)
+    return normalised(dataclasses.replace(splits, train=train, val=val, test=test), normalize)
+
+
+def carve(
+    examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator
+) -> tuple[Examples, Examples]:
+    """Split off a share of the examples, stratified by class. Returns: the rest, the share."""
+    count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
+    chosen = _spread(_by_class(examples.targets, spec, generator), count)
+    return _without(examples, chosen), examples.subset(chosen.sort().values)
+
+
+def cross_validation(
+    examples: Examples, spec: DataSpec, folds: int, fold: int, generator: torch.Generator
+) -> tuple[Examples, Examples]:
+    """Stratified k-fold: sizes of folds, and of each class in them, differ by one at the most."""
+    if folds > len(examples):
+        raise ConfigError(f"data.folds must be at most the {len(examples)} training examples, got {folds}.")
+    chosen = _by_class(examples.targets, spec, generator)[fold::folds]
+    return _without(examples, chosen), examples.subset(chosen.sort().values)
+
+
+def limited(targets: Tensor, spec: DataSpec, limit: float, generator: torch.Generator) -> Tensor:
+    """Indices of so many (an int) or such a share (a float up to 1) of the examples, stratified."""
+    if isinstance(limit, float) and limit > 1:
+        raise ConfigError(f"data.limit must be a whole number of examples or a share in (0, 1], got {limit}.")
+    count = limit if isinstance(limit, int) else max(1, round(limit * len(targets)))
+    if count > len(targets):
+        raise ConfigError(f"data.limit must be at most the {len(targets)} training examples, got {count}.")
+    return _spread(_by_class(targets, spec, generator), int(count)).sort().values
+
+
+def unbalanced(
+    targets: Tensor, spec: DataSpec, imbalance: float | Mapping[Any, float], generator: torch.Generator
+) -> Tensor:
+    """Indices that keep a given share of single classes, or an exponential long tail over all of them.
+
+    Source of the long tail: Cui et al. 2019, sec. 5.1 (arXiv:1901.05555): class i of C keeps ratio^(-i/(C-1)).
+    """
+    _require_classes(spec, "imbalance", imbalance)
+    classes = spec.num_outputs
+    if isinstance(imbalance, Mapping):
+        shares = {_class_index(name, spec): share for name, share in imbalance.items()}
+    else:
+        shares = {i: imbalance ** (-i / (classes - 1)) for i in range(classes)}
+    kept = []
+    for i in range(classes):
+        members = (targets == i).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator)
+        kept.append(members[order[: max(1, round(len(members) * shares.get(i, 1.0)))]])
+    return torch.cat(kept).sort().values
+
+
+def with_label_noise(examples: Examples, spec: DataSpec, share: float, generator: torch.Generator) -> Examples:
+    """The examples with a share of their labels replaced, each by one of the other classes at random."""
+    _require_classes(spec, "label_noise", share)
+    if not isinstance(examples, Arrays):
+        raise ConfigError(f"data.label_noise={share} needs data held in memory, which data={spec.name} is not.")
+    targets = examples.targets.clone()
+    wrong = torch.randperm(len(targets), generator=generator)[: round(share * len(targets))]
+    shift = torch.randint(1, spec.num_outputs, (len(wrong),), generator=generator)
+    targets[wrong] = (targets[wrong] + shift) % spec.num_outputs
+    return Arrays(examples.inputs, targets)
+
+
+def normalised(splits: Splits, normalize: bool) -> Splits:
+    """Encode the splits by what the training split teaches: columns, scales of inputs and regression targets."""
+    spec, train, val, test = splits.spec, splits.train, splits.val, splits.test
+    assert val is not None
+    assert test is not None
+    if splits.fit is not None:
+        spec, encode = splits.fit(train)
+        train, val, test = encode(train), encode(val), encode(test)
+    elif normalize and isinstance(train, Arrays):
+        if spec.kind is Kind.IMAGE:
+            mean, std = channel_statistics(train.inputs)
+            spec = dataclasses.replace(spec, mean=mean, std=std)
+        elif spec.kind in (Kind.VECTOR, Kind.SEQUENCE):
+            spec, train, val, test = _standardised(spec, train, val, test)
+    if spec.task is Task.REGRESSION and isinstance(train, Arrays):
+        train, val, test, spec = _scaled_targets(spec, train, val, test)
+    return Splits(train, spec, val, test)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of (N, C, H, W) images, on the scale [0, 1], in float64."""
+    sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for part in images.split(4096):
+        values = part.to(torch.float64)
+        sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+    mean, square = sums * images.shape[1] / images.numel()
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    std = (square - mean.square()).clamp_min(0).sqrt() / scale
+    return tuple((mean / scale).tolist()), tuple(std.clamp_min(STD_FLOOR).tolist())
+
+
+def fingerprint(splits: Splits) -> str:
+    """A hash of all examples and their assignment to the splits; equal data give equal fingerprints."""
+    digest = hashlib.sha256()
+    for examples in (splits.train, splits.val, splits.test):
+        if isinstance(examples, Arrays):
+            for tensor in (examples.inputs, examples.targets):
+                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+                digest.update(memoryview(tensor.contiguous().numpy()).cast("B") if tensor.numel() else b"")
+        elif examples is not None:
+            digest.update(str(len(examples)).encode())
+            digest.update(memoryview(examples.targets.contiguous().numpy()).cast("B"))
+    return digest.hexdigest()[:16]
+
+
+def _by_class(targets: Tensor, spec: DataSpec, generator: torch.Generator) -> Tensor:
+    """All indices, shuffled, then brought together class by class."""
+    order = torch.randperm(len(targets), generator=generator)
+    if spec.task in CLASSES and targets.ndim == 1:
+        order = order[targets[order].sort(stable=True).indices]
+    return order
+
+
+def _spread(order: Tensor, count: int) -> Tensor:
+    """`count` evenly spaced entries of `order`: each class is met in proportion to its size, within one."""
+    return order[((torch.arange(count, dtype=torch.float64) + 0.5) * len(order) / count).long()]
+
+
+def _without(examples: Examples, chosen: Tensor) -> Examples:
+    keep = torch.ones(len(examples), dtype=torch.bool)
+    keep[chosen] = False
+    return examples.subset(keep.nonzero().flatten())
+
+
+def _standardised(spec: DataSpec, *parts: Any) -> tuple[DataSpec, Arrays, Arrays, Arrays]:
+    """Vectors (N, F) or sequences (N, T, F) with zero mean and unit deviation per feature of the training split."""
+    train = parts[0].inputs.to(torch.float64)
+    over = tuple(range(train.ndim - 1))
+    mean, std = train.mean(over), train.std(over, correction=0).clamp_min(STD_FLOOR)
+    train, val, test = (Arrays(((p.inputs - mean) / std).to(torch.float32), p.targets) for p in parts)
+    columns = tuple(
+        dataclasses.replace(column, fill=m, mean=m, std=s)
+        for column, m, s in zip(spec.columns, mean.tolist(), std.tolist(), strict=bool(spec.columns))
+    ) if spec.columns else ()
+    # Stored standardised, so the loader has nothing left to do: mean and std stay empty.
+    return dataclasses.replace(spec, columns=columns), train, val, test
+
+
+def _scaled_targets(spec: DataSpec, *parts: Any) -> tuple[Arrays, Arrays, Arrays, DataSpec]:
+    """Regression targets (N, outputs) standardised by the training split; metrics undo it."""
+    targets = parts[0].targets.to(torch.float64)
+    mean, std = targets.mean(0), targets.std(0, correction=0).clamp_min(STD_FLOOR)
+    train, val, test = (Arrays(p.inputs, ((p.targets - mean) / std).to(torch.float32)) for p in parts)
+    spec = dataclasses.replace(spec, target_mean=tuple(mean.tolist()), target_std=tuple(std.tolist()))
+    return train, val, test, spec
+
+
+def _require_classes(spec: DataSpec, key: str, value: object) -> None:
+    if spec.task not in CLASSES:
+        raise ConfigError(f"data.{key}={value} needs class labels, but data={spec.name} is a {spec.task.value} task.")
+
+
+def _class_index(name: Any, spec: DataSpec) -> int:
+    """A class by index or by name."""
+    if str(name) in spec.class_names:
+        return spec.class_names.index(str(name))
+    if str(name).isdigit() and int(name) < spec.num_outputs:
+        return int(name)
+    known = spec.class_names or [str(i) for i in range(spec.num_outputs)]
+    raise ConfigError(
+        f"data.imbalance: data={spec.name} has no class '{name}', only {', '.join(known)}.{did_you_mean(str(name), known)}"
+    )
