@@ -1,0 +1,142 @@
+"""How a model's weights start: functions that change a model in place, with PyTorch's global generator alone.
+
+Each fills the weights of linear, convolutional and recurrent layers and of attention, gate by gate and group by group
+where one tensor holds several matrices, and sets their biases to zero. Norms and embeddings keep what they have.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.contracts import PositiveFloat
+from dlrun.errors import ConfigError
+
+Distribution = Literal["uniform", "normal"]
+
+
+def default(model: nn.Module) -> None:
+    """Leave the weights as PyTorch's constructors made them."""
+
+
+def xavier(model: nn.Module, *, gain: PositiveFloat = 1.0, distribution: Distribution = "uniform") -> None:
+    """Variance gain² · 2 / (fan_in + fan_out). Source: Glorot & Bengio 2010, sec. 4.2.1."""
+    _fill(model, lambda fan_in, fan_out: gain * math.sqrt(2 / (fan_in + fan_out)), distribution)
+
+
+def he(
+    model: nn.Module,
+    *,
+    gain: PositiveFloat = 2**0.5,
+    mode: Literal["fan_in", "fan_out"] = "fan_in",
+    distribution: Distribution = "normal",
+) -> None:
+    """Variance gain² / fan; √2 is the gain of ReLU. Source: He et al. 2015 (arXiv:1502.01852)."""
+    _fill(model, lambda fan_in, fan_out: gain / math.sqrt(fan_in if mode == "fan_in" else fan_out), distribution)
+
+
+def lecun(model: nn.Module, *, gain: PositiveFloat = 1.0, distribution: Distribution = "normal") -> None:
+    """Variance gain² / fan_in, right for SELU. Source: LeCun et al. 1998, Efficient BackProp, sec. 4.6."""
+    _fill(model, lambda fan_in, fan_out: gain / math.sqrt(fan_in), distribution)
+
+
+def orthogonal(model: nn.Module, *, gain: PositiveFloat = 1.0) -> None:
+    """Rows or columns, whichever are fewer, orthonormal times `gain`. Source: Saxe et al. 2013 (arXiv:1312.6120)."""
+    _apply(model, lambda weight: nn.init.orthogonal_(weight, gain))
+
+
+def truncated_normal(model: nn.Module, *, std: PositiveFloat = 0.02, cutoff: PositiveFloat = 2.0) -> None:
+    """Normal with mean 0, drawn again where beyond `cutoff` times `std`; usual for transformers (arXiv:1810.04805).
+
+    `std` is that of the whole normal; the truncated one's is smaller, .88 of it at cutoff 2.
+    """
+    _apply(model, lambda weight: nn.init.trunc_normal_(weight, std=std, a=-cutoff * std, b=cutoff * std))
+
+
+def zero_last_norm(model: nn.Module, *, pattern: str = "*last_norm") -> None:
+    """Zero the scale of the last norm of each residual block, so that the block starts as the identity.
+
+    Source: Goyal et al. 2017, sec. 5.1 (arXiv:1706.02677). All other weights stay as they are.
+
+    Args:
+        pattern: of the names of these norms within the model; * stands for any characters. Models of this package
+            call them `last_norm`; torchvision's ResNets `bn2` or `bn3`.
+
+    Raises: ConfigError if no module with a scale has such a name.
+    """
+    scales = [
+        module.weight
+        for name, module in model.named_modules()
+        if fnmatch.fnmatchcase(name, pattern) and isinstance(getattr(module, "weight", None), Tensor)
+    ]
+    if not scales:
+        raise ConfigError(
+            f"init=zero_last_norm found no norm named '{pattern}' in this model: it needs residual blocks with norms "
+            "(for model=mlp: model.residual=true model.norm=batch), or init.pattern with the name the model uses"
+        )
+    for scale in scales:
+        nn.init.zeros_(scale)
+
+
+def weights(model: nn.Module) -> Iterator[Tensor]:
+    """The matrices and kernels (out, in, ...) of `model`, as views of its parameters, each parameter once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if "weight" in name and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield from _matrices(module, name, parameter)
+
+
+def _matrices(module: nn.Module, name: str, weight: Tensor) -> tuple[Tensor, ...]:
+    """`weight` cut into the matrices that act separately, outputs first; nothing for norms and embeddings."""
+    match module:
+        case nn.Linear() | nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            return (weight,)
+        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
+            return tuple(part.transpose(0, 1) for part in weight.chunk(module.groups))
+        case nn.RNNBase() | nn.RNNCellBase():
+            # weight_hr projects an LSTM's output and has no gates.
+            return (weight,) if "_hr_" in name else weight.chunk(_gates(module))
+        case nn.MultiheadAttention():
+            # Query, key and value in one, or q_proj_weight, k_proj_weight and v_proj_weight.
+            return weight.chunk(3) if name == "in_proj_weight" else (weight,)
+    return ()
+
+
+def _gates(module: nn.RNNBase | nn.RNNCellBase) -> int:
+    return 4 if isinstance(module, nn.LSTM | nn.LSTMCell) else 3 if isinstance(module, nn.GRU | nn.GRUCell) else 1
+
+
+def _biases(model: nn.Module) -> Iterator[Tensor]:
+    for module in model.modules():
+        owned = dict(module.named_parameters(recurse=False))
+        if any("weight" in name and _matrices(module, name, weight) for name, weight in owned.items()):
+            yield from (parameter for name, parameter in owned.items() if "bias" in name)
+
+
+@torch.no_grad()
+def _apply(model: nn.Module, fill: Callable[[Tensor], object]) -> None:
+    for weight in weights(model):
+        fill(weight)
+    for bias in _biases(model):
+        bias.zero_()
+
+
+def _fill(model: nn.Module, std: Callable[[int, int], float], distribution: Distribution) -> None:
+    """Draw every weight with mean 0 and the standard deviation `std(fan_in, fan_out)`."""
+
+    def fill(weight: Tensor) -> None:
+        positions = math.prod(weight.shape[2:])
+        spread = std(weight.shape[1] * positions, weight.shape[0] * positions)
+        if distribution == "normal":
+            nn.init.normal_(weight, 0.0, spread)
+        else:
+            nn.init.uniform_(weight, -math.sqrt(3) * spread, math.sqrt(3) * spread)
+
+    _apply(model, fill)

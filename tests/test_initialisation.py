@@ -1,0 +1,146 @@
+"""Initialisation against torch.nn.init with the same seed, and against the variances of the papers."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dlrun import initialisation as init
+from dlrun.contracts import DataSpec, Kind, Task
+from dlrun.errors import ConfigError
+from dlrun.models.mlp import mlp
+
+SPEC = DataSpec("wine", Task.CLASSIFICATION, Kind.VECTOR, (13,), 3)
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 6), nn.Linear(6, 4))
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [
+        (init.xavier, nn.init.xavier_uniform_),
+        (lambda m: init.xavier(m, gain=2.0, distribution="normal"), lambda w: nn.init.xavier_normal_(w, 2.0)),
+        (init.he, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu")),
+        (
+            lambda m: init.he(m, mode="fan_out", distribution="uniform"),
+            lambda w: nn.init.kaiming_uniform_(w, mode="fan_out", nonlinearity="relu"),
+        ),
+        (init.lecun, lambda w: nn.init.kaiming_normal_(w, nonlinearity="linear")),
+        (init.orthogonal, nn.init.orthogonal_),
+        (init.truncated_normal, lambda w: nn.init.trunc_normal_(w, std=0.02, a=-0.04, b=0.04)),
+    ],
+    ids=["xavier", "xavier_normal", "he", "he_uniform", "lecun", "orthogonal", "truncated_normal"],
+)
+def test_the_same_seed_gives_torchs_own_bits(ours, torchs):
+    model, expected = small(), small()
+    torch.manual_seed(5)
+    ours(model)
+    torch.manual_seed(5)
+    for layer in (0, 3, 4):
+        torchs(expected[layer].weight)
+        nn.init.zeros_(expected[layer].bias)
+    for layer in (0, 3, 4):
+        torch.testing.assert_close(model[layer].weight, expected[layer].weight, rtol=1e-6, atol=0)
+        assert not model[layer].bias.any()
+    assert torch.equal(model[1].weight, torch.ones(8))
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_variances_are_the_papers(distribution):
+    model = nn.Linear(400, 100)
+    cases = ((init.xavier, 2 / 500), (init.he, 2 / 400), (init.lecun, 1 / 400))
+    for function, variance in cases:
+        torch.manual_seed(0)
+        function(model, distribution=distribution)
+        # Relative standard error of a variance of 40,000 normal numbers: sqrt(2 / 40000) = 0.7 %.
+        assert model.weight.var().item() == pytest.approx(variance, rel=0.03)
+        assert abs(model.weight.mean().item()) < 5 * math.sqrt(variance / 40_000)
+        if distribution == "uniform":
+            assert model.weight.abs().max().item() <= math.sqrt(3 * variance)
+
+
+def test_orthogonal_matrices_keep_lengths():
+    model = nn.Sequential(nn.Linear(20, 20), nn.Conv2d(4, 8, 3))
+    init.orthogonal(model, gain=2.0)
+    for weight in (model[0].weight, model[1].weight.flatten(1)):
+        torch.testing.assert_close(weight @ weight.T, 4 * torch.eye(len(weight)), atol=1e-5, rtol=0)
+
+
+def test_truncated_normal_stays_within_and_has_the_truncated_variance():
+    model = nn.Linear(300, 300)
+    init.truncated_normal(model, std=0.1, cutoff=2.0)
+    assert model.weight.abs().max() <= 0.2
+    density = math.exp(-2) / math.sqrt(2 * math.pi)
+    inside = math.erf(2 / math.sqrt(2))
+    assert model.weight.var().item() == pytest.approx(0.01 * (1 - 4 * density / inside), rel=0.03)
+
+
+def test_matrices_held_in_one_tensor_are_filled_one_by_one():
+    lstm, attention = nn.LSTM(8, 16, proj_size=4), nn.MultiheadAttention(8, 2)
+    init.orthogonal(lstm)
+    init.orthogonal(attention)
+    gates = [*lstm.weight_ih_l0.chunk(4), *lstm.weight_hh_l0.chunk(4), lstm.weight_hr_l0]
+    for weight in [*gates, *attention.in_proj_weight.chunk(3), attention.out_proj.weight]:
+        small_side = weight if weight.shape[0] <= weight.shape[1] else weight.T
+        torch.testing.assert_close(small_side @ small_side.T, torch.eye(len(small_side)), atol=1e-5, rtol=0)
+    assert not any(p.any() for name, p in [*lstm.named_parameters(), *attention.named_parameters()] if "bias" in name)
+
+
+def test_transposed_convolutions_have_their_own_fan_in():
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(64, 128, 4, groups=2)
+    init.lecun(layer)
+    assert layer.weight.var().item() == pytest.approx(1 / (32 * 16), rel=0.05)
+
+
+def test_shared_weights_are_drawn_once():
+    linear = nn.Linear(4, 4)
+    model = nn.Sequential(linear, nn.ReLU(), linear, nn.Linear(4, 2))
+    assert len(list(init.weights(model))) == 2
+
+
+def test_norms_embeddings_and_the_default_are_left_alone():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    before = copy.deepcopy(model.state_dict())
+    init.default(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    init.xavier(model)
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)]
+    assert changed == ["2.weight", "2.bias"]
+
+
+def test_zero_last_norm_makes_residual_blocks_the_identity():
+    model = mlp(SPEC, widths=[8, 8, 8], norm="batch", residual=True)
+    weight = model.block2.linear.weight.clone()
+    init.zero_last_norm(model)
+    x = torch.randn(5, 8)
+    assert torch.equal(model.block3(model.block2(x)), x)
+    assert torch.equal(model.block2.linear.weight, weight)
+    assert torch.equal(model.norm1.weight, torch.ones(8))
+
+
+def test_zero_last_norm_finds_foreign_norms_by_pattern():
+    model = nn.Sequential()
+    model.layer = nn.ModuleDict({"bn1": nn.BatchNorm2d(2), "bn2": nn.BatchNorm2d(2)})
+    init.zero_last_norm(model, pattern="*.bn2")
+    assert model.layer["bn1"].weight.tolist() == [1, 1]
+    assert model.layer["bn2"].weight.tolist() == [0, 0]
+
+
+def test_zero_last_norm_without_such_norms_is_refused():
+    with pytest.raises(ConfigError, match=r"no norm named '\*last_norm'.*model.residual=true"):
+        init.zero_last_norm(mlp(SPEC))
+
+
+def test_only_the_global_generator_is_used():
+    results = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model = small()
+        init.he(model)
+        results.append(model[3].weight)
+    assert torch.equal(*results)
