@@ -1,0 +1,153 @@
+"""Parameters divided into as few groups as the rules allow: every group costs the optimizer its own kernel calls."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from dlrun.errors import ConfigError, ContractError
+from dlrun.optim.rules import KINDS, ParameterGroups
+
+NORM_CLASS = re.compile(r"norm(\d*d)?$", re.IGNORECASE)  # BatchNorm2d, RMSNorm, a user's own T5LayerNorm
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A parameter with what the rules look at."""
+
+    name: str
+    parameter: nn.Parameter
+    kinds: frozenset[str]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it mixes features (linear and convolution weights, embeddings) and does not only shift or scale."""
+        return self.parameter.ndim >= 2 and not self.kinds & {"bias", "norm"}
+
+
+def parameter_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, rules: ParameterGroups
+) -> list[dict[str, Any]]:
+    """Divide the trainable parameters of `model` into groups of equal treatment.
+
+    Args:
+        lr: learning rate of a parameter whose factor is 1.
+        weight_decay: of the parameters that are decayed. With 0 nothing is told apart by decay, so that without
+            factors a single group results, which is all that L-BFGS accepts.
+
+    Returns: groups in order of first appearance in the model, parameters in the model's order, shared ones once,
+        frozen ones left out. Each has "params", "lr", "weight_decay", "lr_factor" and "name", and "hidden" if
+        `rules.split_hidden`; all values but the parameters are plain.
+    Raises: ConfigError if a pattern matches no parameter; ContractError if there is nothing to train.
+    """
+    every = named_parameters(model)
+    trainable = [item for item in every if item.parameter.requires_grad]
+    if not trainable:
+        raise ContractError(f"{type(model).__name__} has no trainable parameters: unfreeze some or only evaluate it")
+    _refuse_unmatched("no_decay", [entry for entry in rules.no_decay if entry not in KINDS], every)
+    _refuse_unmatched("lr_factors", rules.lr_factors, every)
+    distances = layer_distances(every)
+    hidden = _hidden(every)
+    groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
+    for item in trainable:
+        factor = next((float(f) for pattern, f in rules.lr_factors.items() if matches(item.name, pattern)), 1.0)
+        if rules.layer_decay is not None:
+            factor *= rules.layer_decay ** distances[item.name]
+        decay = 0.0 if _is_excluded(item, rules) else float(weight_decay)
+        is_hidden = rules.split_hidden and item.name in hidden
+        key = (is_hidden, decay, factor)
+        if key not in groups:
+            name = _group_name(is_hidden, decay, factor, tells_decay=weight_decay > 0)
+            group = {"params": [], "lr": lr * factor, "weight_decay": decay, "lr_factor": factor, "name": name}
+            groups[key] = group | ({"hidden": is_hidden} if rules.split_hidden else {})
+        groups[key]["params"].append(item.parameter)
+    return list(groups.values())
+
+
+def named_parameters(model: nn.Module) -> list[Named]:
+    """All parameters of `model` with their kinds, in the order of `model.named_parameters()`, shared ones once."""
+    found: dict[int, Named] = {}
+    for path, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{leaf}" if path else leaf
+            found.setdefault(id(parameter), Named(name, parameter, _kinds(module, leaf, parameter)))
+    return list(found.values())
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether `pattern` names the parameter or a module that contains it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def layer_distances(parameters: Iterable[Named]) -> dict[str, int]:
+    """How many layers lie between each parameter and the output; the last layer has distance 0.
+
+    Layers are counted in order of first appearance. A numbered entry of a container is one layer with all that it
+    holds (`blocks.3`, `layer1.0`); elsewhere it is the module that owns the parameter. Layers without a matrix
+    (normalisation, layer scales) belong to the layer before them.
+
+    Source: BEiT's layer-wise learning rate decay (Bao et al. 2022, arXiv:2106.08254, appendix), whose layers are the
+    embedding, the blocks and the head.
+    """
+    layers: dict[str, list[Named]] = {}
+    for item in parameters:
+        layers.setdefault(_layer(item.name), []).append(item)
+    depth, seen_matrix, depths = 0, False, dict[str, int]()
+    for members in layers.values():
+        has_matrix = any(item.is_matrix for item in members)
+        depth += has_matrix and seen_matrix
+        seen_matrix = seen_matrix or has_matrix
+        depths |= {item.name: depth for item in members}
+    return {name: depth - own for name, own in depths.items()}
+
+
+def _layer(name: str) -> str:
+    module = name.split(".")[:-1]
+    number = next((i for i, part in enumerate(module) if part.isdigit()), len(module))
+    return ".".join(module[: number + 1])
+
+
+def _kinds(module: nn.Module, leaf: str, parameter: nn.Parameter) -> frozenset[str]:
+    kinds = set()
+    if NORM_CLASS.search(type(module).__name__):
+        kinds.add("norm")
+    if isinstance(module, EMBEDDINGS) or "embed" in leaf:
+        kinds.add("embedding")
+    if "bias" in leaf.split("_") or (parameter.ndim <= 1 and not kinds):
+        kinds.add("bias")  # also bias_hh_l0, in_proj_bias
+    return frozenset(kinds)
+
+
+def _hidden(parameters: Iterable[Named]) -> set[str]:
+    """Names of the matrices that are neither the first of the model, nor the last, nor embeddings."""
+    inner = [item for item in parameters if item.is_matrix][1:-1]
+    return {item.name for item in inner if "embedding" not in item.kinds}
+
+
+def _is_excluded(item: Named, rules: ParameterGroups) -> bool:
+    return any(entry in item.kinds if entry in KINDS else matches(item.name, entry) for entry in rules.no_decay)
+
+
+def _refuse_unmatched(key: str, patterns: Iterable[str], parameters: list[Named]) -> None:
+    names = [item.name for item in parameters]
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            words = [*names, *(KINDS if key == "no_decay" else ())]
+            near = difflib.get_close_matches(pattern.strip("*."), words, n=3, cutoff=0.4) or names[:3]
+            raise ConfigError(
+                f"optimizer.param_groups.{key}: '{pattern}' matches no parameter of the model; nearest are "
+                f"{', '.join(near)}"
+            )
+
+
+def _group_name(hidden: bool, decay: float, factor: float, *, tells_decay: bool) -> str:
+    """What to call a group in displays: `decay`, `no_decay_x0.1`, `all`."""
+    parts = ["hidden"] if hidden else []
+    parts += ["decay" if decay else "no_decay"] if tells_decay else []
+    parts += [f"x{factor:.3g}"] if factor != 1 else []
+    return "_".join(parts) or "all"
