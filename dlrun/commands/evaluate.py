@@ -14,9 +14,6 @@ split is train, val or test; checkpoint is best (of the validations) or last.
 
 def run(arguments: list[str]) -> int:
     """Evaluate a run and print its metrics. Returns: the exit code."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP)
-        return 0
     known = {"split": ("train", "val", "test"), "checkpoint": ("best", "last"), "device": None}
     directory, words = take_run(arguments, "evaluate", known)
     from dlrun.experiment import evaluate

@@ -16,9 +16,6 @@ The result is that of the run that was never stopped: same weights, same metrics
 
 def run(arguments: list[str]) -> int:
     """Resume a run. Returns: the exit code."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP)
-        return 0
     directory, words = take_run(arguments, "resume", known={})
     assert not words
     from dlrun.experiment import exit_code, resume

@@ -6,10 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from dlrun.config.catalog import describe_groups
-from dlrun.errors import ConfigError, DlrunError, UsageError
+from dlrun.config.catalog import Catalog, groups_text
+from dlrun.errors import DlrunError, UsageError
 
-HELP = """\
+EXAMPLES = """\
 dlrun train [OVERRIDES]        train one run, test it, record it
 
   dlrun train                                        digits, MLP, AdamW, cosine with warm-up
@@ -34,12 +34,13 @@ A choice is GROUP=NAME, a value KEY=VALUE; `dlrun list GROUP` shows the choices 
 """
 
 
+def HELP() -> str:  # noqa: N802 - what every command calls its help
+    """The examples, and every group with its choices."""
+    return f"{EXAMPLES}\nChoices:\n{groups_text(Catalog())}"
+
+
 def run(arguments: list[str]) -> int:
     """Train as the arguments say. Returns: the exit code."""
-    if "-h" in arguments or "--help" in arguments:
-        print(HELP)
-        print(describe_groups())
-        return 0
     words = parse_arguments(arguments)
     if words.multirun:
         return sweep(words)
@@ -148,5 +149,3 @@ def sweep(words: argparse.Namespace) -> int:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0
 
-
-__all__ = ["HELP", "ConfigError", "run"]

@@ -69,7 +69,11 @@ class CallbackList:
 
 
 class BestWeights(Callback):
-    """Remembers the weights of the best validation: those that are evaluated, so the averaged ones where there are."""
+    """Remembers the weights of the best validation: those that are evaluated, so the averaged ones where there are.
+
+    Of validations equal in the monitored metric, which small validation sets make common for an accuracy, the one with
+    the lower loss is best.
+    """
 
     def __init__(self) -> None:
         self.best: dict[str, Any] | None = None  # {"epoch", "step", "value", "metrics"}
@@ -77,7 +81,7 @@ class BestWeights(Callback):
 
     def on_validate(self, training: Training, metrics: dict[str, float]) -> None:
         value = metrics[training.monitor]
-        if self.best is None or training.improves(value, self.best["value"]):
+        if self.best is None or self._is_better(training, value, metrics["val/loss"]):
             self.best = {
                 "epoch": training.progress,
                 "step": training.step,
@@ -85,6 +89,11 @@ class BestWeights(Callback):
                 "metrics": dict(metrics),
             }
             self.weights = copy.deepcopy(training.evaluated_model.state_dict())
+
+    def _is_better(self, training: Training, value: float, loss: float) -> bool:
+        assert self.best is not None
+        tie = value == self.best["value"] and loss < self.best["metrics"]["val/loss"]
+        return tie or training.improves(value, self.best["value"])
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}  # the weights are in best.pt
