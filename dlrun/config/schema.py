@@ -59,6 +59,7 @@ class Trainer:
 class Data:
     """What every data set understands beside its factory's own arguments."""
 
+    name: str | None = None
     batch_size: PositiveInt = 128
     eval_batch_size: PositiveInt | None = None
     val_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.1
