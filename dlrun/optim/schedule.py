@@ -62,7 +62,7 @@ class Schedule:
         self._factors = [float(group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
         self._stand_in = _StandIn(optimizer, self._factors)
         self.inner = make(self._stand_in)
-        # OneCycleLR raises beyond its horizon; stepping on it after the last step, which nobody trains with, is legal.
+        # The step after the last is asked for too, where OneCycleLR would overshoot and soon raise: it holds its end.
         self._last = self.inner.total_steps - 1 if isinstance(self.inner, OneCycleLR) else None
         self.cycles_momentum = bool(getattr(self.inner, "cycle_momentum", False))
         self._write()
@@ -83,7 +83,9 @@ class Schedule:
         self._steps += 1
         after = self._steps - self.warmup_steps
         if after > 0:
-            if self.interval == "metric" or after % self._every or self.inner.last_epoch == self._last:
+            if self.interval == "metric" or after % self._every:
+                return
+            if self._last is not None and self.inner.last_epoch >= self._last:
                 return
             self.inner.step()
         self._write()

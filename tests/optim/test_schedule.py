@@ -3,7 +3,7 @@ import types
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LinearLR, OneCycleLR, SequentialLR, StepLR
 
 from dlrun.optim.schedule import Schedule
 
@@ -108,6 +108,28 @@ def test_one_cycle_may_be_stepped_beyond_its_end():
     for _ in range(10):
         schedule.step()
     assert schedule.lr == pytest.approx(1 / 25 / 1e4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: SequentialLR(o, [LinearLR(o, 0.5, total_iters=3), halve(o)], milestones=[4]),
+        lambda o: ChainedScheduler([LinearLR(o, 0.5, total_iters=3), halve(o)]),
+    ],
+    ids=["sequential", "chained"],
+)
+def test_schedules_made_of_schedules(make):
+    ours, theirs = sgd(), sgd()
+    schedule, reference = Schedule(ours, make, 0, 1, "step"), make(theirs)
+    for step in range(10):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+        theirs.step()
+        reference.step()
+        schedule.step()
+        if step == 5:
+            state, ours = schedule.state_dict(), sgd()
+            schedule = Schedule(ours, make, 0, 1, "step")
+            schedule.load_state_dict(state)
 
 
 def test_reloading_the_optimizer_does_not_detach_it():
