@@ -147,8 +147,7 @@ class Session:
     def go(self, state: dict[str, Any] | None) -> None:
         """Train to the end and write the summary, whatever happens."""
         with ExitStack() as stack:
-            handler = self.run.attach_log()
-            stack.callback(handler.close)
+            stack.enter_context(self.run.logged())
             stack.callback(self.console.close)
             stack.enter_context(self.run.locked())
             self.restore(state)

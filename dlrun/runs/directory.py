@@ -74,14 +74,20 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         return read_metrics(self.metrics) if self.metrics.exists() else []
 
-    def attach_log(self) -> logging.Handler:
-        """Send the logger "dlrun" to train.log until the handler is removed."""
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Send the logger "dlrun" to train.log meanwhile."""
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("dlrun")
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
-        return handler
+        try:
+            yield
+        finally:
+            # A closed handler that is still attached opens its file again: the next run of a sweep would log here too.
+            logger.removeHandler(handler)
+            handler.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
