@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dlrun.optim.durations import resolve, resolve_arguments
@@ -16,14 +17,14 @@ from dlrun.optim.schedule import Schedule
 CONF = Path(__file__).parents[2] / "conf"
 
 
+@functools.cache
+def composed(group: str, name: str) -> DictConfig:
+    return OmegaConf.merge(OmegaConf.load(CONF / group / "_common.yaml"), OmegaConf.load(CONF / group / f"{name}.yaml"))
+
+
 def load(optimizer: str = "sgd", scheduler: str = "constant", **overrides: Any) -> dict[str, Any]:
     """Both groups as train.yaml composes them, resolved to plain values; overrides are `optimizer__lr=0.1`."""
-    parts = {
-        group: OmegaConf.merge(
-            OmegaConf.load(CONF / group / "_common.yaml"), OmegaConf.load(CONF / group / f"{name}.yaml")
-        )
-        for group, name in (("optimizer", optimizer), ("scheduler", scheduler))
-    }
+    parts = {"optimizer": composed("optimizer", optimizer), "scheduler": composed("scheduler", scheduler)}
     config = OmegaConf.create(parts)
     for key, value in overrides.items():
         OmegaConf.update(config, key.replace("__", "."), value)
