@@ -1,0 +1,54 @@
+"""Who imports whom (the contracts in pyproject.toml), and what start-up must not import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "hydra", "omegaconf", "rich", "numpy", "yaml", "argparse"}
+COMPOSING = {"hydra", "omegaconf", "yaml", "argparse"}
+
+
+def loaded_by(statements: str) -> set[str]:
+    """The heavy packages that are loaded after `statements`, in a Python of its own."""
+    code = f"{statements}\nimport sys; print(*sorted(set(sys.modules) & {HEAVY}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_layers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(no_cache=True, no_logo=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_the_command_line_alone_loads_nothing_heavy():
+    assert loaded_by("import dlrun.cli") == set()
+
+
+def test_help_loads_nothing_heavy():
+    assert loaded_by("from dlrun.cli import main; main(['--help'])") == set()
+
+
+def test_help_of_train_reads_yaml_and_loads_neither_hydra_nor_torch():
+    assert loaded_by("from dlrun.cli import main; main(['train', '--help'])") <= {"yaml", "argparse"}
+
+
+@pytest.mark.parametrize("module", ["dlrun.config.compose", "dlrun.config.check", "dlrun.commands.train"])
+def test_composing_and_checking_load_no_torch(module: str):
+    assert loaded_by(f"import {module}") <= COMPOSING
+
+
+def test_a_whole_configuration_is_checked_without_torch():
+    words = ["data=mnist", "model=cnn", "optimizer=muon", "scheduler=onecycle", "augment=cutmix", "loss=focal"]
+    assert loaded_by(f"from dlrun.config.compose import compose; compose({words})") <= COMPOSING
+
+
+def test_a_mistake_is_reported_without_torch():
+    assert loaded_by("from dlrun.cli import main; assert main(['train', 'optimizer.lr=0']) == 2") <= COMPOSING
