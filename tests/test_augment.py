@@ -10,6 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from dlrun import augment
+from dlrun.augment.common import choose
 from dlrun.augment.geometry import rotate, translate
 from dlrun.augment.mixing import permutation, symmetric_beta
 from dlrun.contracts import Batch, DataSpec, Kind, Task
@@ -163,6 +164,15 @@ def test_translate_takes_every_shift_about_equally_often():
 def test_translating_further_than_the_image_is_refused():
     with pytest.raises(ContractError, match=r"max_shift must be less than .*\(3, 10, 13\), got 10"):
         augment.Translate(IMAGES, max_shift=10)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_choose_is_where(dtype):
+    one, other = images(dtype=dtype), images(dtype=dtype).flip(0)
+    for shape in ((64, 1, 1, 1), (64, 1, 10, 13), (64, 3, 10, 13)):
+        mask = torch.rand(shape, generator=generator()) < 0.5
+        assert torch.equal(choose(mask, one, other), torch.where(mask, one, other))
+        assert torch.equal(choose(mask, one[0, :, :1, :1], other), torch.where(mask, one[0, :, :1, :1], other))
 
 
 @pytest.mark.parametrize(("axis", "dim"), [("horizontal", 3), ("vertical", 2)])

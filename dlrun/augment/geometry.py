@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlrun.augment.common import inputs_of, require
+from dlrun.augment.common import choose, inputs_of, require
 from dlrun.contracts import Batch, DataSpec, Fraction, Interval, Kind, PositiveInt
 from dlrun.errors import ContractError
 
@@ -60,7 +60,7 @@ class Flip:
         images = inputs_of(batch)
         chosen = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.p
         mirrored = images.flip(3 if self.axis == "horizontal" else 2)
-        return dataclasses.replace(batch, inputs=torch.where(chosen, mirrored, images))
+        return dataclasses.replace(batch, inputs=choose(chosen, mirrored, images))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlrun.augment.common import box, inputs_of, require, to_float
+from dlrun.augment.common import box, choose, inputs_of, require, to_float
 from dlrun.contracts import Batch, DataSpec, Fraction, Kind, PositiveFloat, Task
 from dlrun.errors import ContractError
 
@@ -69,9 +69,12 @@ class CutMix:
         chosen, y, x = torch.rand(3, len(images), generator=generator, device=images.device)
         height, width = (side * rows).long(), (side * columns).long()
         top, left = (y * rows).long() - height // 2, (x * columns).long() - width // 2
-        mask = box(top, left, height, width, (rows, columns)) & (chosen < self.p)[:, None, None, None]
-        share = 1 - mask.sum(dim=(1, 2, 3)) / (rows * columns)
-        mixed = torch.where(mask, images.index_select(0, partner), images)
+        bottom, right = (top + height).clamp(max=rows), (left + width).clamp(max=columns)
+        top, left = top.clamp(min=0), left.clamp(min=0)
+        height, width = (bottom - top) * (chosen < self.p), right - left
+        mask = box(top, left, height, width, (rows, columns))
+        share = 1 - height * width / (rows * columns)
+        mixed = choose(mask, images.index_select(0, partner), images)
         return Batch(mixed, mix_targets(batch.targets, partner, share, self.spec))
 
 

@@ -30,7 +30,7 @@ def mlp(
     *,
     widths: Sequence[PositiveInt] = (256, 128),
     activation: Activation = "relu",
-    norm: Norm = "none",
+    norm: Norm = "layer",
     dropout: Probability = 0.0,
     residual: bool = False,
     bias: bool = True,

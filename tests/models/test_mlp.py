@@ -16,7 +16,7 @@ TOKENS = DataSpec("text", Task.CLASSIFICATION, Kind.TOKENS, (64,), 2, vocabulary
 
 def test_forward_is_the_formula():
     torch.manual_seed(0)
-    model = mlp(IMAGES, widths=[32, 16], activation="tanh")
+    model = mlp(IMAGES, widths=[32, 16], activation="tanh", norm="none")
     x = torch.randn(5, 1, 28, 28)
     w1, b1, w2, b2, w3, b3 = model.parameters()
     expected = torch.tanh(torch.tanh(x.reshape(5, -1) @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
@@ -40,8 +40,8 @@ def test_tokens_are_refused():
     ("options", "parameters"),
     [
         ({"widths": []}, 13 * 3 + 3),
-        ({"widths": [8]}, (13 + 1) * 8 + (8 + 1) * 3),
-        ({"widths": [8], "bias": False}, 13 * 8 + 8 * 3),
+        ({"widths": [8], "norm": "none"}, (13 + 1) * 8 + (8 + 1) * 3),
+        ({"widths": [8], "norm": "none", "bias": False}, 13 * 8 + 8 * 3),
         ({"widths": [8], "norm": "batch"}, 13 * 8 + 2 * 8 + (8 + 1) * 3),
         ({"widths": [8], "norm": "layer"}, (13 + 1) * 8 + 2 * 8 + (8 + 1) * 3),
         ({"widths": [8], "norm": "rms", "bias": False}, 13 * 8 + 8 + 8 * 3),
@@ -61,7 +61,7 @@ def test_layers_come_in_order_and_idle_ones_not_at_all():
     names = [name for name, _ in mlp(IMAGES, widths=[8, 4], norm="batch", dropout=0.1).named_children()]
     hidden = [f"{part}{i}" for i in (1, 2) for part in ("linear", "norm", "activation", "dropout")]
     assert names == ["flatten", *hidden, "output"]
-    assert [name for name, _ in mlp(VECTORS, widths=[8], activation="identity").named_children()] == [
+    assert [name for name, _ in mlp(VECTORS, widths=[8], activation="identity", norm="none").named_children()] == [
         "linear1",
         "output",
     ]
