@@ -86,8 +86,8 @@ def translate(images: Tensor, down: Tensor, right: Tensor, max_shift: int) -> Te
     """Shift (B, C, H, W), any dtype, by whole pixels (B,), none further than `max_shift`; zeros come in.
 
     In the padded batch, seen as one row of numbers, each shifted image is the window of constant strides that starts
-    at one number. A view of all windows lets one gather of B starts do the work: .06 ms for 128 images of 28x28 on
-    two cores, against .6 ms for slicing one by one and .3 ms for a gather of pixels.
+    at one number. A view of all windows lets one gather of B starts do the work: .12 ms for 128 uint8 images of
+    3x32x32 on two cores, against .9 ms for slicing one by one and .3 ms for gathering pixels.
     """
     batch, channels, height, width = images.shape
     padded = F.pad(images, (max_shift,) * 4).contiguous()
