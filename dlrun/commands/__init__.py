@@ -1,0 +1,12 @@
+"""The commands, one module each: `HELP`, and `run(arguments) -> exit code`. This table is what `dlrun --help` shows."""
+
+COMMANDS = {
+    "train": "train a model, or with -m many, one run for each combination",
+    "resume": "continue a run where it stopped, to the bit",
+    "evaluate": "measure a trained run again, on any split",
+    "predict": "apply a trained run to images, a folder or rows of a table",
+    "plan": "show what train would do (shapes, parameters, steps, lr); trains nothing",
+    "list": "what can be chosen: data, models, optimizers, … and their keys",
+    "doctor": "check this machine: versions, devices, data, anything that would bite",
+    "completion": "tab completion for bash, zsh and fish",
+}
