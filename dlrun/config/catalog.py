@@ -72,7 +72,7 @@ class Catalog:
 
     def top_keys(self) -> list[Key]:
         """The settings that belong to no group, such as `seed`."""
-        return [key for key in self.root.keys("") if not key.name.startswith("hydra.")]
+        return list(self.root.keys(""))
 
     def selected(self, overrides: Sequence[str]) -> dict[str, str | None]:
         """The choice in each group once `overrides` are applied; an experiment's choices count too."""

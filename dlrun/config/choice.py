@@ -102,7 +102,7 @@ class Choice:
     def keys(self, prefix: str) -> Iterator[Key]:
         """Every setting in this file, in order, with `prefix` in front of its name."""
         if self.document is not None:
-            yield from _flatten(self.document, self.text.splitlines(), prefix)
+            yield from _flatten(self.document, self.text.splitlines(), prefix, skip=("defaults", "hydra"))
 
 
 def _plain(node: yaml.Node) -> Any:
@@ -114,11 +114,11 @@ def _plain(node: yaml.Node) -> Any:
     return None if node.tag.endswith(":null") else node.value
 
 
-def _flatten(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[Key]:
-    """The settings of a mapping, with nested names joined by dots. Hydra's own keys are left out."""
+def _flatten(node: yaml.MappingNode, lines: list[str], prefix: str, skip: tuple[str, ...] = ()) -> Iterator[Key]:
+    """The settings of a mapping, with nested names joined by dots. Those in `skip` and Hydra's `_…_` are left out."""
     for key, value in node.value:
         name = str(key.value)
-        if re.fullmatch(r"_\w+_", name) or (not prefix and name in {"defaults", "hydra"}):
+        if name in skip or re.fullmatch(r"_\w+_", name):
             continue
         is_block = value.end_mark.line > value.start_mark.line and not getattr(value, "flow_style", True)
         is_group = isinstance(value, yaml.MappingNode) and bool(value.value)
