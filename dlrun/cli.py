@@ -70,7 +70,7 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"dlrun.commands.{name}")
     if "-h" in arguments or "--help" in arguments:
         # A command whose help lists what is in conf/ gives a function, called only when somebody asks.
-        print(module.HELP() if callable(module.HELP) else module.HELP)
+        print((module.HELP() if callable(module.HELP) else module.HELP).rstrip())
         return 0
     code: int = module.run(arguments)
     return code

@@ -77,16 +77,8 @@ complete -c dlrun -f -a '(__dlrun_words)'
 
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
-HYDRA_FLAGS = [
-    "--multirun",
-    "--cfg",
-    "--resolve",
-    "--package",
-    "--info",
-    "--config-dir",
-    "--config-path",
-    "--config-name",
-]
+CONFIG_FLAGS = ["--config-dir", "--config-path", "--config-name"]
+HYDRA_FLAGS = ["--multirun", "--cfg", "--resolve", "--package", "--info", *CONFIG_FLAGS, "--hydra-help"]
 FLAG_VALUES = {
     "--cfg": ["job", "hydra", "all"],
     "-c": ["job", "hydra", "all"],
@@ -97,6 +89,7 @@ EVALUATE_OPTIONS = {
     "checkpoint": ["best", "last"],
     "device": ["auto", "cpu", "cuda", "mps"],
 }
+PREDICT_OPTIONS = {"checkpoint": ["best", "last"], "output": [], "device": ["auto", "cpu", "cuda", "mps"]}
 FOLDER_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp"}  # the shell completes folders itself
 SCHEMAS = {"trainer": "Trainer", "data": "Data", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 
@@ -133,7 +126,7 @@ def words(line: str) -> list[str]:
 
 
 def _flags(command: str) -> list[str]:
-    own = {"train": HYDRA_FLAGS, "plan": ["--config-dir"], "list": ["--config-dir"]}
+    own = {"train": HYDRA_FLAGS, "plan": CONFIG_FLAGS, "list": ["--config-dir"]}
     return [*own.get(command, []), "--help"]
 
 
@@ -155,6 +148,8 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
             yield from _runs(current)
         elif command == "evaluate":
             yield from _options(EVALUATE_OPTIONS, current)
+        elif command == "predict" and current:  # at an empty word the shell offers files
+            yield from _options(PREDICT_OPTIONS, current)
 
 
 def _config_dir(typed: list[str]) -> str | None:

@@ -115,7 +115,7 @@ def _table(catalog: Catalog, group: str, choices: list[Choice], width: int) -> s
     lines = []
     for row in rows:
         left = textwrap.wrap(row[1], description) or [""]
-        right = textwrap.wrap(row[2], source, break_long_words=False, break_on_hyphens=False) or [""]
+        right = textwrap.wrap(row[2], source, break_on_hyphens=False) or [""]
         for i in range(max(len(left), len(right))):
             cells = (row[0] if i == 0 else "", left[i] if i < len(left) else "", right[i] if i < len(right) else "")
             lines.append(f"{cells[0]:<{name}}{cells[1]:<{description}}  {cells[2]}".rstrip())

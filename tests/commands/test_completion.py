@@ -67,6 +67,11 @@ def runs(tmp_path, monkeypatch) -> Path:
         ("dlrun list model len", ["lenet5"]),
         ("dlrun evaluate last split=", ["split=train", "split=val", "split=test"]),
         ("dlrun evaluate last ch", ["checkpoint="]),
+        ("dlrun predict last ", []),
+        ("dlrun predict last checkpoint=l", ["checkpoint=last"]),
+        ("dlrun predict last a.png out", ["output="]),
+        ("dlrun predict last output=", []),
+        ("dlrun plan --", ["--config-dir", "--config-path", "--config-name", "--help"]),
     ],
 )
 def test_words_that_may_stand_there(line, expected):
