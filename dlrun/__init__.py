@@ -1,3 +1,40 @@
-"""dlrun: a command-line experiment runner for deep learning."""
+"""dlrun: a command-line experiment runner for deep learning.
+
+From Python:
+
+    run = dlrun.train(["data=mnist", "optimizer=adamw"])
+    run.metrics["test/accuracy"], run.history["val/loss"], run.model
+    run = dlrun.load("last")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlrun.run import Run
 
 __version__ = "0.1.0"
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, quiet: bool = False) -> Run:
+    """Train one run, as `dlrun train` does.
+
+    Args:
+        overrides: the words of the command line: ["data=mnist", "optimizer.lr=0.01"].
+        config_dir: a folder with choices of your own.
+        quiet: print nothing.
+
+    Raises: dlrun.errors.DlrunError with the sentence that the command would print.
+    """
+    from dlrun.run import train as train_run  # torch is imported when it is needed, not with this package
+
+    return train_run(overrides, config_dir=config_dir, quiet=quiet)
+
+
+def load(run: str) -> Run:
+    """A recorded run, by path, run id or "last"."""
+    from dlrun.run import load as load_run
+
+    return load_run(run)

@@ -71,10 +71,12 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     splits = build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
+    if convolves(model):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = build.build_loss(config, splits)
     if isinstance(loss, nn.Module):
         loss = loss.to(device)
-    plain = Preparation(splits.spec, (), config["seed"], device)
+    plain = Preparation(splits.spec, (), config["seed"], device, convolves(model))
     build.check_fit(model, loss, splits, plain)
 
     def evaluator(split: str) -> Evaluator:
@@ -155,11 +157,16 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
 def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> Loader:
     """Resident where the data fit on the device, else streaming; `data.loader` overrides."""
     batch_size = data.batch_size * a.settings.accumulate
-    prepare = Preparation(a.spec, augment, a.config["seed"], a.device)
+    prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
     shared = (batch_size, a.config["seed"], prepare, a.device, data.drop_last)
     if _resident(a.splits, data, a.device):
         return ResidentLoader(a.splits.train.to(a.device), *shared)
     return StreamingLoader(a.splits.train, *shared, workers=data.workers)
+
+
+def convolves(model: nn.Module) -> bool:
+    """Whether the model has two-dimensional convolutions, which run in half the time on channels-last images."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def checkpoint_header(a: Assembly, fingerprint: str) -> dict[str, Any]:

@@ -157,7 +157,9 @@ class DataSpec:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DataSpec:
         """The inverse of `to_dict`, also after a passage through JSON (lists for tuples)."""
-        values = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in plain.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list | tuple) else value for key, value in plain.items()
+        }
         columns = tuple(
             Column(**{**column, "categories": tuple(column["categories"])}) for column in plain.get("columns", ())
         )

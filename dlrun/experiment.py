@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
 from dlrun.config.compose import Composed
 from dlrun.config.identity import differences, run_id
-from dlrun.contracts import DataSpec, Logger
+from dlrun.contracts import Logger
 from dlrun.engine import checkpoint
 from dlrun.engine.callbacks import BestWeights, Callback
 from dlrun.engine.device import describe_device
 from dlrun.engine.loop import fit
 from dlrun.engine.training import Training
-from dlrun.errors import CheckpointError, DlrunError, ResumeError, UsageError
+from dlrun.errors import CheckpointError, DlrunError, ResumeError
+from dlrun.recorded import evaluated_weights, read_checkpoint, use_paths
 from dlrun.report.curves import plot_curves
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
@@ -71,7 +71,7 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
     Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
     """
     config, known = run.read_config(), run.read_json(run.provenance)
-    sys.path += [path for path in known.get("python_path", []) if path not in sys.path]
+    use_paths(run)
     check(config)
     _refuse_finished(run)
     _refuse_edited(run, config, known)
@@ -93,42 +93,6 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
         )
     Session(a, run, fingerprint, console).go(state)
     return run
-
-
-def load_model(run: RunDirectory, which: str = "best", device: torch.device | str = "cpu") -> tuple[nn.Module, DataSpec]:
-    """A run's model with the weights of its best or last validation, in evaluation mode, without its data."""
-    content = read_checkpoint(run, which)
-    spec = DataSpec.from_dict(content["spec"])
-    config = run.read_config()
-    sys.path += [p for p in run.read_json(run.provenance).get("python_path", []) if p not in sys.path]
-    model = build.build_model(config, spec).to(device)
-    model.load_state_dict(_weights(content))
-    return model.eval(), spec
-
-
-def evaluate(run: RunDirectory, split: str, which: str, device_word: str | None = None) -> dict[str, float]:
-    """Loss and metrics of a run's best or last weights on one of its splits."""
-    config, known = run.read_config(), run.read_json(run.provenance)
-    sys.path += [path for path in known.get("python_path", []) if path not in sys.path]
-    check(config)
-    content = read_checkpoint(run, which)
-    a = assembly.assemble(config, device_word)
-    if content["fingerprint"] != assembly.data_fingerprint(a):
-        raise UsageError(
-            f"{run}: the data are not those the run was trained on (their fingerprint differs), so its splits cannot "
-            "be had again; bring them back (data.root, data.path)."
-        )
-    a.model.load_state_dict(_weights(content))
-    return {f"{split}/{name}": value for name, value in a.evaluator(split)(a.model).items()}
-
-
-def read_checkpoint(run: RunDirectory, which: str) -> dict[str, Any]:
-    """best.pt or last.pt, verified, on the CPU. Raises: UsageError if there is none."""
-    path = {"best": run.best, "last": run.last}[which]
-    try:
-        return checkpoint.load(path)
-    except FileNotFoundError:
-        raise UsageError(f"{run} has no {path.name} yet; train it further: dlrun resume {run}.") from None
 
 
 class Session:
@@ -167,7 +131,7 @@ class Session:
             self.training.load_state_dict(state["state"])
         if self.best.best is not None:
             content = read_checkpoint(self.run, "best")
-            self.best.weights, self.saved_best = _weights(content), self.best.best["step"]
+            self.best.weights, self.saved_best = evaluated_weights(content), self.best.best["step"]
         self.loggers = build.build_loggers(self.a.config, str(self.run.path), self.training.step)
 
     def record(self, values: dict[str, Any]) -> None:
@@ -310,15 +274,6 @@ class _Report(Callback):
         self.console.evaluated(
             round(training.progress), training.step, {**metrics, "lr": training.lr}, training.monitor, is_best
         )
-
-
-def _weights(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights to evaluate in a checkpoint: best.pt's, or last.pt's averaged ones where there are."""
-    if "model" in content:
-        return dict(content["model"])
-    train_state = content["state"]["train"]
-    average = train_state["average"]
-    return dict(average["module"] if average else train_state["model"])
 
 
 def _refuse_finished(run: RunDirectory) -> None:

@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> int:
     """Evaluate a run and print its metrics. Returns: the exit code."""
     known = {"split": ("train", "val", "test"), "checkpoint": ("best", "last"), "device": None}
     directory, words = take_run(arguments, "evaluate", known)
-    from dlrun.experiment import evaluate
+    from dlrun.recorded import evaluate
 
     split, which = words.get("split", "test"), words.get("checkpoint", "best")
     metrics = evaluate(directory, split, which, words.get("device"))

@@ -1,11 +1,16 @@
-"""Checkpoints: written atomically, verified before they are believed, loadable with weights_only=True."""
+"""Checkpoints: written atomically, verified before they are believed, loadable with weights_only=True.
+
+A checkpoint is what torch.save writes, a zip archive, with the SHA-256 of all of it in the archive's comment, where
+torch.load and every zip tool pass over it. The CRC-32 that zip keeps of each record is not enough: torch does not
+compare it, and a bit flipped in a record's header makes torch read the weights from the wrong place.
+"""
 
 from __future__ import annotations
 
-import zipfile
+import hashlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -13,6 +18,9 @@ from dlrun.errors import CheckpointError, ResumeError
 from dlrun.runs.files import write_atomically
 
 FORMAT = 1
+LABEL = b"sha256:"
+COMMENT = len(LABEL) + 64  # bytes
+CHUNK = 1 << 20
 
 
 def save(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
@@ -28,7 +36,7 @@ def save(path: Path, content: dict[str, Any], *, previous: Path | None = None) -
         if previous is not None and path.exists():
             # A second name for the old file: at no moment is there no checkpoint.
             _link(path, previous)
-        write_atomically(path, lambda file: torch.save({"format": FORMAT, **content}, file))
+        write_atomically(path, lambda file: _write(file, {"format": FORMAT, **content}))
     except (OSError, RuntimeError) as error:
         # torch reports a full disk while writing as a RuntimeError of its file writer.
         reason = getattr(error, "strerror", None) or _first_line(error.__context__ or error)
@@ -41,15 +49,11 @@ def save(path: Path, content: dict[str, Any], *, previous: Path | None = None) -
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint, onto the CPU, after verifying it.
 
-    Every record in the file carries a CRC-32, which torch.load does not compare; a flipped bit in a weight would pass.
-
     Raises: CheckpointError if the file is damaged or of another format; FileNotFoundError if there is none.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path} is damaged: the checksum of its record {damaged} is wrong")
+        if not _is_intact(path):
+            raise CheckpointError(f"{path} is damaged: its content does not have the checksum it was written with")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
@@ -84,6 +88,44 @@ def load_last(last: Path, previous: Path) -> tuple[dict[str, Any] | None, list[s
     if warnings:
         raise ResumeError(" ".join([*warnings, "No other checkpoint is left; begin the run again."]))
     return None, warnings
+
+
+class _Hashing:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(file: BinaryIO, content: dict[str, Any]) -> None:
+    """Save, then put the hash of it into the comment, whose length is the last field of a zip archive without one."""
+    hashing = _Hashing(file)
+    torch.save(content, hashing)  # type: ignore[arg-type]
+    file.seek(-2, 2)
+    file.write(COMMENT.to_bytes(2, "little") + LABEL + hashing.hash.hexdigest().encode())
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether the file has the hash in its comment, the comment itself left out."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = file.seek(0, 2) - COMMENT - 2
+        if left < 0:
+            return False
+        file.seek(0)
+        while left:
+            chunk = file.read(min(CHUNK, left))
+            digest.update(chunk)
+            left -= len(chunk)
+        digest.update(b"\0\0")  # the length of the comment before it was put there
+        return file.read() == COMMENT.to_bytes(2, "little") + LABEL + digest.hexdigest().encode()
 
 
 def _link(path: Path, name: Path) -> None:

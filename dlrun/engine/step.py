@@ -10,7 +10,7 @@ from dlrun.contracts import Batch, Metric, Optimizer
 from dlrun.engine.evaluate import loss_weight
 from dlrun.engine.precision import Precision
 from dlrun.optim.averaging import ExponentialMovingAverage
-from dlrun.optim.clipping import clip_gradients
+from dlrun.optim.clipping import clip_gradients, gradient_norm
 
 
 class Schedule(Protocol):
@@ -112,7 +112,9 @@ class TrainStep:
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
-        self.gradient_norm = clip_gradients(self.parameters, norm=self.clip_norm, value=self.clip_value)
+        before = gradient_norm(self.parameters) if self.measure_norm and self.clip_norm is None else None
+        clipped = clip_gradients(self.parameters, norm=self.clip_norm, value=self.clip_value)
+        self.gradient_norm = before if clipped is None else clipped
 
     def _step_with_closure(self, batch: Batch) -> Tensor:
         """For optimizers such as L-BFGS that evaluate the loss several times in one step."""

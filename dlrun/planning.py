@@ -1,0 +1,112 @@
+"""What a run would do, found out without training: shapes, parameters, steps, learning rates, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlrun import assembly
+from dlrun.assembly import Assembly
+from dlrun.contracts import Arrays, Batch
+from dlrun.engine.training import Training
+
+
+@dataclass
+class Layer:
+    """One module without modules of its own: its name, type, output shape and number of parameters."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] | None
+    parameters: int
+
+
+@dataclass
+class Plan:
+    """Everything `dlrun plan` shows.
+
+    Attributes:
+        lrs: the learning rate of every step, of the first parameter group.
+        groups: of the optimizer, as "name: parameters, lr, weight decay".
+        memory: bytes by what needs them.
+    """
+
+    assembly: Assembly
+    training: Training
+    layers: list[Layer]
+    lrs: list[float]
+    groups: list[str]
+    memory: dict[str, int]
+
+
+def plan(config: dict[str, Any]) -> Plan:
+    """Assemble a run and measure it. Raises: DlrunError for all that would stop the run before its first step."""
+    a = assembly.assemble(config)
+    training = assembly.prepare_training(a, lambda record: None, ())
+    batch = next(iter(training.loader.epoch(0)))
+    layers = trace(a.model, batch)
+    groups = [
+        f"{group.get('name', i)}: {sum(p.numel() for p in group['params']):,} parameters, lr {group['lr']:.3g}"
+        + (f", weight decay {group['weight_decay']:g}" if group.get("weight_decay") else "")
+        for i, group in enumerate(training.train_step.optimizer.param_groups)
+    ]
+    lrs = []
+    schedule = training.train_step.schedule
+    for _ in range(training.total_steps):
+        lrs.append(training.lr)
+        schedule.step()
+    return Plan(a, training, layers, lrs, groups, memory(training, batch))
+
+
+def trace(model: nn.Module, batch: Batch) -> list[Layer]:
+    """The leaves of the model in the order in which they run, with the shapes they give."""
+    layers: list[Layer] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else None
+        count = sum(p.numel() for p in module.parameters())
+        layers.append(Layer(names[module], type(module).__name__, shape, count))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules() if not list(module.children())]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(*batch.arguments)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return layers
+
+
+def memory(training: Training, batch: Batch) -> dict[str, int]:
+    """Bytes of weights, gradients, optimizer state, what a step keeps for its backward pass, and resident data.
+
+    Measured by doing one step, so call it last.
+    """
+    step = training.train_step
+    parameters = [p for p in step.model.parameters() if p.requires_grad]
+    owned = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step(batch)
+    state = getattr(step.optimizer, "state", {})
+    held = [v for values in state.values() if isinstance(values, dict) for v in values.values() if isinstance(v, Tensor)]
+    examples = getattr(training.loader, "examples", None)
+    return {
+        "weights": sum(p.nbytes for p in step.model.parameters()),
+        "gradients": sum(p.nbytes for p in parameters),
+        "optimizer": sum(tensor.nbytes for tensor in held),
+        "activations": sum(kept.values()),
+        "data": examples.nbytes if isinstance(examples, Arrays) else 0,
+    }

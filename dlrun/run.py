@@ -1,0 +1,84 @@
+"""Runs as Python objects, for notebooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dlrun.config.compose import compose
+from dlrun.experiment import train as train_experiment
+from dlrun.recorded import evaluate, load_model
+from dlrun.runs.console import Console, Quiet
+from dlrun.runs.directory import RunDirectory, find_run
+
+
+class Run:
+    """A recorded run. Everything is read from its directory, when it is asked for."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+
+    @property
+    def path(self) -> Path:
+        return self._directory.path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return self._directory.read_config()
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """summary.json: status, epochs, steps, seconds, best, metrics."""
+        return self._directory.read_json(self._directory.summary)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "running"))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics, such as "test/accuracy"."""
+        return dict(self.summary.get("metrics", {}))
+
+    @cached_property
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """Each recorded name as an array with one entry a record, NaN where the record does not have it."""
+        records = self._directory.read_metrics()
+        names = dict.fromkeys(name for record in records for name in record)
+
+        def column(name: str) -> list[float]:
+            return [math.nan if record.get(name) is None else float(record[name]) for record in records]
+
+        return {name: np.array(column(name)) for name in names}
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model with its best weights, in evaluation mode, on the CPU."""
+        return load_model(self._directory)[0]
+
+    def evaluate(self, split: str = "test", checkpoint: str = "best") -> dict[str, float]:
+        """Loss and metrics on a split, measured now."""
+        return evaluate(self._directory, split, checkpoint)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Run({self._directory}, {self.status}{', ' + shown if shown else ''})"
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, quiet: bool = False) -> Run:
+    """See `dlrun.train`."""
+    console = Console(view=Quiet()) if quiet else Console()
+    return Run(train_experiment(compose(overrides, config_dir=config_dir), console))
+
+
+def load(run: str) -> Run:
+    """See `dlrun.load`."""
+    return Run(find_run(run))

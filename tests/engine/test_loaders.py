@@ -1,0 +1,73 @@
+"""Loaders: every example once an epoch, the same order from any step on, resident and streaming alike."""
+
+import pytest
+import torch
+
+from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
+from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, steps_in
+
+CPU = torch.device("cpu")
+SPEC = DataSpec("toy", Task.CLASSIFICATION, Kind.IMAGE, (1, 2, 2), 4, mean=(0.25,), std=(0.5,))
+
+
+def examples(count: int = 23) -> Arrays:
+    images = torch.arange(count * 4, dtype=torch.uint8).view(count, 1, 2, 2)
+    return Arrays(images, torch.arange(count))
+
+
+def add_noise(batch: Batch, generator: torch.Generator) -> Batch:
+    return Batch(batch.inputs.float() / 255 + torch.rand(batch.inputs.shape, generator=generator), batch.targets)
+
+
+def loader(kind: str, augment: tuple = (), workers: int = 0, drop_last: bool = False):
+    prepare = Preparation(SPEC, augment, 3, CPU)
+    if kind == "resident":
+        return ResidentLoader(examples(), 5, 3, prepare, CPU, drop_last)
+    return StreamingLoader(examples(), 5, 3, prepare, CPU, drop_last, workers)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(kind):
+    epochs = [torch.cat([batch.targets for batch in loader(kind).epoch(e)]) for e in range(3)]
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(23))
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_and_resident_give_the_same_batches_from_any_step_on(workers):
+    resident = list(loader("resident", (add_noise,)).epoch(1))
+    streaming = loader("streaming", (add_noise,), workers)
+    state = torch.get_rng_state()
+    for first in (0, 3):
+        rest = list(streaming.epoch(1, first))
+        assert len(rest) == len(resident) - first
+        for a, b in zip(resident[first:], rest, strict=True):
+            assert torch.equal(a.inputs, b.inputs)
+            assert torch.equal(a.targets, b.targets)
+    assert torch.equal(torch.get_rng_state(), state)  # dropout must not depend on how often a loader was entered
+
+
+def test_images_are_normalised_as_documented():
+    batch = next(loader("resident").epoch(0))
+    raw = examples().inputs[batch.targets].double() / 255
+    assert torch.allclose(batch.inputs.double(), (raw - 0.25) / 0.5, atol=1e-6)
+    assert batch.inputs.dtype == torch.float32
+
+
+def test_the_stored_images_are_left_as_they_were():
+    data = Arrays(torch.rand(8, 1, 2, 2), torch.arange(8))
+    before = data.inputs.clone()
+    plain = Preparation(SPEC, (), 0, CPU)
+    for _ in ResidentLoader(data, 8, 0, plain, CPU, False).epoch(0):
+        pass
+    plain(Batch(data.inputs, data.targets), 0)
+    assert torch.equal(data.inputs, before)
+
+
+def test_steps_per_epoch():
+    assert [steps_in(23, 5, drop) for drop in (False, True)] == [5, 4]
+    assert steps_in(3, 5, True) == 1
+    assert [len(b) for b in loader("resident").epoch(0)] == [5, 5, 5, 5, 3]
+    assert [len(b) for b in loader("streaming", drop_last=True).epoch(0)] == [5, 5, 5, 5]

@@ -1,0 +1,133 @@
+"""The training step against the plainest possible reference."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlrun.contracts import Batch
+from dlrun.engine.precision import choose_precision
+from dlrun.engine.step import TrainStep, split
+
+CPU = torch.device("cpu")
+
+
+class NoSchedule:
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def on_metric(self, value: float) -> None: ...
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+
+class WeightedLoss(nn.Module):
+    """Cross-entropy whose mean is over class weights, as PyTorch's with `weight`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("class_weight", torch.tensor([1.0, 5.0, 0.5]))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets, weight=self.class_weight)
+
+    def weight(self, targets: Tensor) -> Tensor:
+        return self.class_weight[targets].sum()
+
+
+def make(loss: nn.Module, **options: object) -> TrainStep:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    precision = choose_precision("fp32", CPU)
+    return TrainStep(model, loss, optimizer, NoSchedule(), precision, **{"micro_batch_size": 64, **options})
+
+
+def batches(count: int, size: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Batch(
+            torch.randn(size, 6, dtype=torch.float64, generator=generator),
+            torch.randint(3, (size,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), WeightedLoss().double()], ids=["plain", "weighted"])
+@pytest.mark.parametrize("micro", [8, 10, 7, 25])
+def test_accumulated_micro_batches_equal_the_big_batch_even_when_the_last_is_smaller(loss, micro):
+    whole, parts = make(loss), make(loss, micro_batch_size=micro, accumulate=-(-25 // micro))
+    for batch in batches(5, 25):
+        assert torch.allclose(whole(batch), parts(batch), rtol=1e-12)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+def test_a_step_is_what_pytorch_does_by_hand():
+    step = make(nn.CrossEntropyLoss(), clip_norm=0.1)
+    reference = make(nn.CrossEntropyLoss())
+    for batch in batches(4, 32):
+        step(batch)
+        reference.optimizer.zero_grad()
+        nn.functional.cross_entropy(reference.model(batch.inputs), batch.targets).backward()
+        norm = nn.utils.clip_grad_norm_(reference.model.parameters(), 0.1)
+        reference.optimizer.step()
+        assert torch.equal(step.gradient_norm, norm)
+    for a, b in zip(step.model.parameters(), reference.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert step.schedule.steps == 4
+
+
+def test_the_norm_is_measured_when_asked_without_clipping():
+    step = make(nn.CrossEntropyLoss())
+    step(batches(1, 8)[0])
+    assert step.gradient_norm is None
+    step.measure_norm = True
+    step(batches(1, 8)[0])
+    by_hand = torch.stack([p.grad.square().sum() for p in step.model.parameters()]).sum().sqrt()
+    assert torch.allclose(step.gradient_norm, by_hand)
+
+
+def test_lbfgs_gets_its_closure_and_solves_a_least_squares_problem():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1).double()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, line_search_fn="strong_wolfe")
+    step = TrainStep(
+        model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp32", CPU), micro_batch_size=64
+    )
+    inputs = torch.randn(64, 4, dtype=torch.float64)
+    targets = inputs @ torch.tensor([[1.0], [-2.0], [3.0], [0.5]], dtype=torch.float64) + 0.25
+    for _ in range(6):
+        step(Batch(inputs, targets))
+    assert float(step(Batch(inputs, targets))) < 1e-9
+
+
+def test_fp16_scales_the_loss_and_unscales_before_clipping():
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    precision = choose_precision("fp16", CPU)
+    step = TrainStep(
+        model, nn.CrossEntropyLoss(), optimizer, NoSchedule(), precision, micro_batch_size=64, clip_norm=1e9
+    )
+    batch = Batch(torch.randn(32, 6), torch.randint(3, (32,)))
+    with torch.no_grad():
+        before = [p.clone() for p in model.parameters()]
+    reference = torch.autograd.grad(nn.functional.cross_entropy(model(batch.inputs), batch.targets), model.parameters())
+    step(batch)
+    for old, new, gradient in zip(before, model.parameters(), reference, strict=True):
+        assert torch.allclose((old - new) / 0.1, gradient, atol=2e-3)
+    assert float(step.gradient_norm) < 10  # of the true gradients; scaled by 65536 they would be thousands
+
+
+def test_split_cuts_inputs_and_targets_alike_also_tuples():
+    x, y = torch.arange(10), torch.arange(10)
+    parts = split(Batch((x, x * 2), y), 4)
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert torch.equal(torch.cat([part.arguments[1] for part in parts]), x * 2)

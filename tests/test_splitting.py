@@ -1,0 +1,132 @@
+"""Splits: stratified, seeded, disjoint, and every statistic from the training split alone."""
+
+import pytest
+import torch
+
+from dlrun import splitting
+from dlrun.contracts import Arrays, Column, DataSpec, Kind, Splits, Task
+from dlrun.errors import ConfigError, DataError
+
+COUNTS = (100, 60, 23)
+
+
+def classes(seed: int = 0) -> Splits:
+    """Vectors whose first feature is the example's own number."""
+    targets = torch.cat([torch.full((count,), i) for i, count in enumerate(COUNTS)])
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator)
+    inputs = torch.stack([torch.arange(len(targets)).float(), torch.randn(len(targets), generator=generator)], 1)
+    spec = DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (2,), 3, ("a", "b", "c"), columns=(Column("n"), Column("x")))
+    return Splits(Arrays(inputs, targets[order]), spec)
+
+
+def numbers(examples: Arrays) -> set[int]:
+    return set(examples.inputs[:, 0].int().tolist())
+
+
+def complete(**options: object) -> Splits:
+    return splitting.complete(classes(), **{"normalize": False, **options})
+
+
+def test_the_splits_are_disjoint_complete_and_stratified_within_one():
+    done = complete(val_fraction=0.1, test_fraction=0.2)
+    parts = [numbers(part) for part in (done.train, done.val, done.test)]
+    assert set.union(*parts) == set(range(183))
+    assert sum(map(len, parts)) == 183
+    assert [len(done.test), len(done.val)] == [37, 15]
+    for i, count in enumerate(COUNTS):
+        assert abs(int((done.test.targets == i).sum()) - 37 * count / 183) <= 1
+        assert abs(int((done.val.targets == i).sum()) - 15 * count / 183) <= 1.5
+
+
+def test_split_seed_alone_decides():
+    assert numbers(complete().test) == numbers(complete().test)
+    assert numbers(complete().test) != numbers(complete(split_seed=1).test)
+
+
+def test_folds_partition_the_training_examples_and_are_stratified():
+    folds = [complete(folds=5, fold=k) for k in range(5)]
+    validation = [numbers(done.val) for done in folds]
+    assert sum(map(len, validation)) == len(set.union(*validation)) == 183 - 37
+    assert max(map(len, validation)) - min(map(len, validation)) <= 1
+    for i in range(3):
+        sizes = [int((done.val.targets == i).sum()) for done in folds]
+        assert max(sizes) - min(sizes) <= 1
+    assert all(numbers(done.test) == numbers(folds[0].test) for done in folds)
+
+
+def test_limit_thins_the_training_split_only():
+    whole, thin = complete(), complete(limit=30)
+    assert len(thin.train) == 30
+    assert numbers(thin.train) < numbers(whole.train)
+    assert numbers(thin.val) == numbers(whole.val)
+    assert len(complete(limit=0.5).train) == round(len(whole.train) / 2)
+    assert (torch.bincount(thin.train.targets) - torch.tensor([16.4, 9.8, 3.8])).abs().max() <= 1
+
+
+def test_label_noise_replaces_exactly_the_share_by_other_classes():
+    clean, noisy = complete(), complete(label_noise=0.25)
+    assert numbers(clean.train) == numbers(noisy.train)
+    changed = clean.train.targets != noisy.train.targets
+    assert int(changed.sum()) == round(0.25 * len(clean.train))
+    assert torch.equal(clean.test.targets, noisy.test.targets)
+
+
+def test_imbalance_by_class_name_and_as_a_long_tail():
+    before = torch.bincount(complete().train.targets)
+    cut = torch.bincount(complete(imbalance={"a": 0.05, 1: 0.5}).train.targets)
+    assert cut.tolist() == [round(0.05 * int(before[0])), round(0.5 * int(before[1])), int(before[2])]
+    tail = torch.bincount(complete(imbalance=100.0).train.targets)
+    assert tail.tolist() == [int(before[0]), round(int(before[1]) / 10), max(1, round(int(before[2]) / 100))]
+    with pytest.raises(ConfigError, match=r"no class 'd', only a, b, c"):
+        complete(imbalance={"d": 0.1})
+
+
+def test_statistics_come_from_the_training_split_alone():
+    done = splitting.complete(classes())
+    raw = complete()
+    expected = raw.train.inputs.double()
+    mean, std = expected.mean(0), expected.std(0, correction=0)
+    for ours, theirs in ((done.train, raw.train), (done.test, raw.test)):
+        assert torch.allclose(ours.inputs.double(), (theirs.inputs.double() - mean) / std, atol=1e-5)
+    assert done.spec.columns[1].mean == pytest.approx(float(mean[1]))
+    assert done.spec.mean == ()
+
+
+def test_image_statistics_equal_numpy_on_the_training_images():
+    images = torch.randint(0, 256, (50, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    spec = DataSpec("toy", Task.CLASSIFICATION, Kind.IMAGE, (3, 4, 4), 2)
+    done = splitting.complete(Splits(Arrays(images, torch.arange(50) % 2), spec))
+    train = done.train.inputs.numpy().astype("float64") / 255
+    assert done.spec.mean == pytest.approx(train.mean((0, 2, 3)).tolist(), rel=1e-9)
+    assert done.spec.std == pytest.approx(train.std((0, 2, 3)).tolist(), rel=1e-9)
+    assert done.train.inputs.dtype == torch.uint8
+
+
+def test_regression_targets_are_standardised_and_can_be_brought_back():
+    targets = torch.randn(60, 1, generator=torch.Generator().manual_seed(0)) * 40 + 150
+    spec = DataSpec("toy", Task.REGRESSION, Kind.VECTOR, (2,), 1)
+    raw = Splits(Arrays(torch.randn(60, 2), targets), spec)
+    done = splitting.complete(raw)
+    assert abs(float(done.train.targets.mean())) < 1e-5
+    assert float(done.train.targets.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    parts = [part.targets * done.spec.target_std[0] + done.spec.target_mean[0] for part in (done.train, done.val, done.test)]
+    assert torch.allclose(torch.cat(parts).sort(0).values, targets.sort(0).values, atol=1e-3)
+    with pytest.raises(ConfigError, match="needs class labels"):
+        splitting.complete(raw, label_noise=0.1)
+
+
+def test_fingerprint_changes_with_one_pixel_one_label_or_another_split():
+    base = splitting.fingerprint(complete())
+    assert base == splitting.fingerprint(complete())
+    assert base != splitting.fingerprint(complete(split_seed=1))
+    assert base != splitting.fingerprint(complete(label_noise=0.01))
+    changed = complete()
+    changed.test.inputs[0, 0] += 1
+    assert base != splitting.fingerprint(changed)
+
+
+def test_too_few_examples_are_refused():
+    spec = DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (2,), 2)
+    with pytest.raises(DataError, match="2 training examples"):
+        splitting.complete(Splits(Arrays(torch.zeros(2, 2), torch.tensor([0, 1])), spec))
