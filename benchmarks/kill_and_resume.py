@@ -21,9 +21,24 @@ from pathlib import Path
 
 import torch
 
-RUN = """data=digits model=cnn model.dropout=0.2 augment=[translate,mixup] optimizer=adamw scheduler=cosine trainer.ema=0.98
- trainer.clip.norm=1 trainer.accumulate=2 data.batch_size=50 trainer.epochs=24 trainer.log_every=7 trainer.eval_every=9
- trainer.checkpoint_every=4 trainer.early_stopping.patience=30 seed=5""".split()
+RUN = [
+    "data=digits",
+    "model=cnn",
+    "model.dropout=0.2",
+    "augment=[translate,mixup]",
+    "optimizer=adamw",
+    "scheduler=cosine",
+    "trainer.ema=0.98",
+    "trainer.clip.norm=1",
+    "trainer.accumulate=2",
+    "data.batch_size=50",
+    "trainer.epochs=24",
+    "trainer.log_every=7",
+    "trainer.eval_every=9",
+    "trainer.checkpoint_every=4",
+    "trainer.early_stopping.patience=30",
+    "seed=5",
+]
 
 
 def dlrun(*words: str) -> subprocess.Popen[bytes]:
@@ -60,7 +75,9 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     if records[0] != records[1]:
         found.append("metrics.jsonl")
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (ours, theirs)]
-    found += [f"summary:{key}" for key in ("metrics", "best", "steps", "status") if summaries[0][key] != summaries[1][key]]
+    found += [
+        f"summary:{key}" for key in ("metrics", "best", "steps", "status") if summaries[0][key] != summaries[1][key]
+    ]
     return found
 
 
@@ -106,7 +123,9 @@ def main() -> None:
             print(precision, number, json.dumps(trial), flush=True)
         exact = sum(not trial["differences"] for trial in trials)
         killed = sum(bool(trial["killed"]) for trial in trials)
-        print(f"{precision}: {exact} of {len(trials)} identical to the bit, {killed} of them killed in time", flush=True)
+        print(
+            f"{precision}: {exact} of {len(trials)} identical to the bit, {killed} of them killed in time", flush=True
+        )
         result[precision] = {"seconds": seconds, "killed": killed, "identical": exact, "trials": trials}
     shutil.rmtree(base)
     if words.json:

@@ -130,7 +130,12 @@ def lightning(batch_size: int, workers: int) -> Arm | None:
     module, loader = Module(), torchvision_data(batch_size, workers)
 
     def epoch() -> float:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
         trainer = pl.Trainer(max_epochs=1, accelerator="cpu", **quiet)
         trainer.fit(module, loader)
         return float(module.seconds)
@@ -140,7 +145,13 @@ def lightning(batch_size: int, workers: int) -> Arm | None:
 
 def dlrun_arm(batch_size: int) -> Arm:
     """dlrun's own loop over one epoch, without the validation at its end."""
-    words = ["data=mnist", "model.widths=[128,128,128]", "model.norm=none", "trainer.epochs=1", "trainer.precision=fp32"]
+    words = [
+        "data=mnist",
+        "model.widths=[128,128,128]",
+        "model.norm=none",
+        "trainer.epochs=1",
+        "trainer.precision=fp32",
+    ]
     config = compose([*words, f"data.batch_size={batch_size}"]).config
     a = assembly.assemble(config)
 
@@ -175,7 +186,9 @@ def measure(batch_size: int, rounds: int) -> dict[str, Any]:
         ratio = medians[name] / medians["dlrun"]
         print(f"  {name:<24} {medians[name]:8.3f} {min(values):6.3f} {max(values):6.3f} {ratio:8.2f}", flush=True)
     return {"seconds": times, "dlrun_over_arithmetic": medians["dlrun"] / medians["arithmetic"]} | {
-        f"{name} over dlrun": medians[name] / medians["dlrun"] for name in present if name[0] in "dl" and name != "dlrun"
+        f"{name} over dlrun": medians[name] / medians["dlrun"]
+        for name in present
+        if name[0] in "dl" and name != "dlrun"
     }
 
 

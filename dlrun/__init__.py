@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dlrun.version import __version__
+
 if TYPE_CHECKING:
     from dlrun.run import Run
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load", "train"]
 
 
 def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, quiet: bool = False) -> Run:

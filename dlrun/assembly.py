@@ -72,7 +72,7 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
     if convolves(model):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     loss = build.build_loss(config, splits)
     if isinstance(loss, nn.Module):
         loss = loss.to(device)
@@ -132,7 +132,9 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
             length, unit="step", steps_per_epoch=steps_per_epoch, total_steps=total_steps, key=f"trainer.{name}"
         )
 
-    saving = SaveCheckpoints(steps("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None)
+    saving = SaveCheckpoints(
+        steps("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None
+    )
     own: list[Callback] = [BestWeights()]
     if stopping is not None:
         own.append(StopEarly(stopping.patience, stopping.min_delta))

@@ -53,9 +53,7 @@ def build_data(config: Part) -> Splits:
     shared = {key: value for key, value in node.items() if key in COMMON_DATA and key in wanted}
     splits = _call("data", node, factory, **shared)
     if not isinstance(splits, Splits):
-        raise ContractError(
-            f"data={node['_target_']} must return dlrun.contracts.Splits, got {type(splits).__name__}."
-        )
+        raise ContractError(f"data={node['_target_']} must return dlrun.contracts.Splits, got {type(splits).__name__}.")
     return splitting.complete(adapt(splits), **{key: value for key, value in node.items() if key in SPLITTING})
 
 
@@ -121,7 +119,9 @@ def build_loss(config: Part, splits: Splits) -> nn.Module:
         arguments["class_counts"] = torch.bincount(splits.train.targets, minlength=splits.spec.num_outputs).tolist()
     loss = _call("loss", node, factory, **arguments)
     if not callable(loss):
-        raise ContractError(f"loss={node['_target_']} must be callable as loss(outputs, targets), got {type(loss).__name__}.")
+        raise ContractError(
+            f"loss={node['_target_']} must be callable as loss(outputs, targets), got {type(loss).__name__}."
+        )
     return loss  # type: ignore[no-any-return]
 
 
@@ -139,7 +139,7 @@ def choose_monitor(spec: DataSpec, wanted: str | None) -> tuple[str, bool]:
     for metric in build_metrics(spec):
         directions |= metric.higher_is_better
     known = {f"val/{name}": higher for name, higher in directions.items()}
-    name = wanted or f"val/{task_metrics.MONITOR[spec.task]}"
+    name = f"val/{task_metrics.MONITOR[spec.task]}" if wanted is None else wanted
     if name not in known:
         train = " The training split is not monitored." if name.startswith("train/") else ""
         raise ConfigError(
@@ -177,9 +177,12 @@ def build_schedule(
     warmup_steps = resolve(
         warmup, unit="step", steps_per_epoch=steps_per_epoch, total_steps=total_steps, key="scheduler.warmup"
     )
+    if warmup_steps == total_steps == 1:
+        warmup_steps = 0  # a share of the only step of a try-out
     if warmup_steps >= total_steps:
         raise ConfigError(
-            f"scheduler.warmup must be shorter than training, which has {total_steps} steps, got {warmup} ({warmup_steps} steps)."
+            f"scheduler.warmup must be shorter than training, which has {total_steps} steps, got {warmup} "
+            f"({warmup_steps} steps)."
         )
     node = resolve_arguments(
         node,
@@ -199,9 +202,7 @@ def build_schedule(
 
 def build_augment(config: Part, spec: DataSpec) -> list[Augment]:
     """The augmentations in the order given."""
-    return [
-        _with_spec(f"augment.{name}", node, spec) for name, node in (config.get("augment") or {}).items()
-    ]
+    return [_with_spec(f"augment.{name}", node, spec) for name, node in (config.get("augment") or {}).items()]
 
 
 def build_callbacks(config: Part) -> list[Callback]:

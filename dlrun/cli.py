@@ -8,9 +8,9 @@ import io
 import os
 import sys
 
-from dlrun import __version__
 from dlrun.commands import COMMANDS
 from dlrun.errors import DlrunError, UsageError, did_you_mean
+from dlrun.version import __version__
 
 HELP = f"""dlrun: run deep-learning experiments; change one thing, keep the rest, get the same number again.
 

@@ -201,7 +201,7 @@ class Batch:
 
 
 class Examples(Protocol):
-    """A set of examples that can be gathered by index. `Arrays` is the usual one; anything with these methods will do."""
+    """A set of examples that can be gathered by index: `Arrays`, or anything with these methods."""
 
     @property
     def targets(self) -> Tensor:

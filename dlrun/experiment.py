@@ -1,4 +1,4 @@
-"""One experiment from a composed configuration: build, train, test, record. Everything above knows training by this door."""
+"""One experiment from a composed configuration: build, train, test, record. The one door to training."""
 
 from __future__ import annotations
 
@@ -309,7 +309,9 @@ def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) ->
         norm = at["gradient_norm"]
         known = f", gradient norm {norm[1]:.3g} at step {norm[0]}" if norm else ""
         lines.append(f"the loss became {at['loss']} at step {at['step']} (lr {at['lr']:.3g}{known})")
-        lines.append("try      a smaller optimizer.lr, scheduler.warmup=10%, trainer.clip.norm=1, trainer.precision=fp32")
+        lines.append(
+            "try      a smaller optimizer.lr, scheduler.warmup=10%, trainer.clip.norm=1, trainer.precision=fp32"
+        )
     if plot is not None:
         lines.append(f"curves   {RunDirectory(plot)}")
     if summary["status"] in FINISHED:

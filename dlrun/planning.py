@@ -101,7 +101,9 @@ def memory(training: Training, batch: Batch) -> dict[str, int]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         step(batch)
     state = getattr(step.optimizer, "state", {})
-    held = [v for values in state.values() if isinstance(values, dict) for v in values.values() if isinstance(v, Tensor)]
+    held = [
+        v for values in state.values() if isinstance(values, dict) for v in values.values() if isinstance(v, Tensor)
+    ]
     examples = getattr(training.loader, "examples", None)
     return {
         "weights": sum(p.nbytes for p in step.model.parameters()),

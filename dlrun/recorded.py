@@ -13,6 +13,7 @@ from dlrun import assembly, build
 from dlrun.config.check import check
 from dlrun.contracts import Batch, DataSpec, Task
 from dlrun.engine import checkpoint
+from dlrun.engine.device import choose_device
 from dlrun.engine.loaders import Preparation
 from dlrun.errors import UsageError
 from dlrun.runs.directory import RunDirectory
@@ -20,7 +21,9 @@ from dlrun.runs.directory import RunDirectory
 PREDICT_BATCH = 1024
 
 
-def load_model(run: RunDirectory, which: str = "best", device: torch.device | str = "cpu") -> tuple[nn.Module, DataSpec]:
+def load_model(
+    run: RunDirectory, which: str = "best", device: torch.device | str = "cpu"
+) -> tuple[nn.Module, DataSpec]:
     """A run's model with the weights of its best or last validation, in evaluation mode, without its data."""
     content = read_checkpoint(run, which)
     spec = DataSpec.from_dict(content["spec"])
@@ -56,13 +59,14 @@ def read_checkpoint(run: RunDirectory, which: str) -> dict[str, Any]:
         raise UsageError(f"{run} has no {path.name} yet; train it further: dlrun resume {run}.") from None
 
 
-def predict(run: RunDirectory, inputs: Tensor, which: str = "best", device: torch.device | str = "cpu") -> Tensor:
+def predict(run: RunDirectory, inputs: Tensor, which: str = "best", device_word: str = "cpu") -> Tensor:
     """A run's outputs for inputs as its data set stores them: uint8 images, encoded rows.
 
     Returns: (N, classes) probabilities, or (N, outputs) values in the target's own units; float32 on the CPU.
     """
+    device = choose_device(device_word)
     model, spec = load_model(run, which, device)
-    prepare = Preparation(spec, (), 0, torch.device(device))
+    prepare = Preparation(spec, (), 0, device)
     outputs = []
     with torch.inference_mode():
         for part in inputs.split(PREDICT_BATCH):

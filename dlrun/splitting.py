@@ -44,7 +44,9 @@ def complete(
         train, test = carve(train, spec, test_fraction, generator)
     if folds is not None:
         if val is not None:
-            raise ConfigError(f"data.folds={folds}: data={spec.name} brings its own validation split; set data.folds=null.")
+            raise ConfigError(
+                f"data.folds={folds}: data={spec.name} brings its own validation split; set data.folds=null."
+            )
         train, val = cross_validation(train, spec, folds, fold, generator)
     elif val is None:
         train, val = carve(train, spec, val_fraction, generator)
@@ -57,9 +59,7 @@ def complete(
     return normalised(dataclasses.replace(splits, train=train, val=val, test=test), normalize)
 
 
-def carve(
-    examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator
-) -> tuple[Examples, Examples]:
+def carve(examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator) -> tuple[Examples, Examples]:
     """Split off a share of the examples, stratified by class. Returns: the rest, the share."""
     count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
     chosen = _spread(_by_class(examples.targets, spec, generator), count)
@@ -157,11 +157,17 @@ def fingerprint(splits: Splits) -> str:
         if isinstance(examples, Arrays):
             for tensor in (examples.inputs, examples.targets):
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(memoryview(tensor.contiguous().numpy()).cast("B") if tensor.numel() else b"")
+                digest.update(_bytes(tensor))
         elif examples is not None:
             digest.update(str(len(examples)).encode())
-            digest.update(memoryview(examples.targets.contiguous().numpy()).cast("B"))
+            digest.update(_bytes(examples.targets))
     return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The content of a tensor for hashing, without a copy."""
+    array: Any = tensor.contiguous().numpy()
+    return memoryview(array.reshape(-1).view("uint8"))
 
 
 def _by_class(targets: Tensor, spec: DataSpec, generator: torch.Generator) -> Tensor:
@@ -189,10 +195,14 @@ def _standardised(spec: DataSpec, *parts: Any) -> tuple[DataSpec, Arrays, Arrays
     over = tuple(range(train.ndim - 1))
     mean, std = train.mean(over), train.std(over, correction=0).clamp_min(STD_FLOOR)
     train, val, test = (Arrays(((p.inputs - mean) / std).to(torch.float32), p.targets) for p in parts)
-    columns = tuple(
-        dataclasses.replace(column, fill=m, mean=m, std=s)
-        for column, m, s in zip(spec.columns, mean.tolist(), std.tolist(), strict=bool(spec.columns))
-    ) if spec.columns else ()
+    columns = (
+        tuple(
+            dataclasses.replace(column, fill=m, mean=m, std=s)
+            for column, m, s in zip(spec.columns, mean.tolist(), std.tolist(), strict=bool(spec.columns))
+        )
+        if spec.columns
+        else ()
+    )
     # Stored standardised, so the loader has nothing left to do: mean and std stay empty.
     return dataclasses.replace(spec, columns=columns), train, val, test
 
@@ -219,5 +229,6 @@ def _class_index(name: Any, spec: DataSpec) -> int:
         return int(name)
     known = spec.class_names or [str(i) for i in range(spec.num_outputs)]
     raise ConfigError(
-        f"data.imbalance: data={spec.name} has no class '{name}', only {', '.join(known)}.{did_you_mean(str(name), known)}"
+        f"data.imbalance: data={spec.name} has no class '{name}', only {', '.join(known)}."
+        f"{did_you_mean(str(name), known)}"
     )

@@ -19,9 +19,24 @@ from dlrun.experiment import resume, train
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 
-RUN = """data=digits data.limit=300 model=cnn model.channels=[4,8] model.dropout=0.3 augment=[translate,mixup]
- trainer.ema=0.95 trainer.clip.norm=1 trainer.accumulate=2 data.batch_size=16 trainer.epochs=3 trainer.log_every=4
- trainer.eval_every=7 trainer.checkpoint_every=5 trainer.early_stopping.patience=20 seed=3""".split()
+RUN = [
+    "data=digits",
+    "data.limit=300",
+    "model=cnn",
+    "model.channels=[4,8]",
+    "model.dropout=0.3",
+    "augment=[translate,mixup]",
+    "trainer.ema=0.95",
+    "trainer.clip.norm=1",
+    "trainer.accumulate=2",
+    "data.batch_size=16",
+    "trainer.epochs=3",
+    "trainer.log_every=4",
+    "trainer.eval_every=7",
+    "trainer.checkpoint_every=5",
+    "trainer.early_stopping.patience=20",
+    "seed=3",
+]
 
 
 class Killed(BaseException):
@@ -134,13 +149,23 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+LONG = [*RUN, "trainer.epochs=25", "trainer.early_stopping=null"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The content of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = dlrun("train", *LONG, f"hydra.run.dir={folder}")
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    return content(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_real_signals(number, tmp_path):
+def test_real_signals(number, tmp_path, undisturbed):
     """SIGKILL leaves what the last checkpoint holds; SIGINT and SIGTERM finish the step, save, and say how to go on."""
-    overrides = [*RUN, "trainer.epochs=40", "trainer.early_stopping=null", "data.loader=resident"]
-    whole = dlrun("train", *overrides, f"hydra.run.dir={tmp_path / 'whole'}")
-    assert whole.wait() == 0
-    process = dlrun("train", *overrides, f"hydra.run.dir={tmp_path / 'cut'}")
+    process = dlrun("train", *LONG, f"hydra.run.dir={tmp_path / 'cut'}")
     wait_for(tmp_path / "cut/checkpoints/previous.pt", process)
     process.send_signal(number)
     out, error = process.communicate()
@@ -151,7 +176,7 @@ def test_real_signals(number, tmp_path):
     else:
         assert process.returncode == -9
     assert main(["resume", str(tmp_path / "cut")]) == 0
-    assert_equal(content(tmp_path / "whole"), content(tmp_path / "cut"))
+    assert_equal(undisturbed, content(tmp_path / "cut"))
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path, capsys):

@@ -16,7 +16,9 @@ def classes(seed: int = 0) -> Splits:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
     inputs = torch.stack([torch.arange(len(targets)).float(), torch.randn(len(targets), generator=generator)], 1)
-    spec = DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (2,), 3, ("a", "b", "c"), columns=(Column("n"), Column("x")))
+    spec = DataSpec(
+        "toy", Task.CLASSIFICATION, Kind.VECTOR, (2,), 3, ("a", "b", "c"), columns=(Column("n"), Column("x"))
+    )
     return Splits(Arrays(inputs, targets[order]), spec)
 
 
@@ -110,7 +112,9 @@ def test_regression_targets_are_standardised_and_can_be_brought_back():
     done = splitting.complete(raw)
     assert abs(float(done.train.targets.mean())) < 1e-5
     assert float(done.train.targets.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    parts = [part.targets * done.spec.target_std[0] + done.spec.target_mean[0] for part in (done.train, done.val, done.test)]
+    parts = [
+        part.targets * done.spec.target_std[0] + done.spec.target_mean[0] for part in (done.train, done.val, done.test)
+    ]
     assert torch.allclose(torch.cat(parts).sort(0).values, targets.sort(0).values, atol=1e-3)
     with pytest.raises(ConfigError, match="needs class labels"):
         splitting.complete(raw, label_noise=0.1)

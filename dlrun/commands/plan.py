@@ -54,7 +54,9 @@ def show(config: dict[str, Any], found: Plan) -> None:
     for name, side in (("layer", "left"), ("type", "left"), ("output", "left"), ("parameters", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for layer in found.layers:
-        table.add_row(layer.name, layer.kind, str(layer.shape or ""), f"{layer.parameters:,}" if layer.parameters else "")
+        table.add_row(
+            layer.name, layer.kind, str(layer.shape or ""), f"{layer.parameters:,}" if layer.parameters else ""
+        )
     out.print(table)
     per_epoch = t.loader.steps_per_epoch
     out.print(

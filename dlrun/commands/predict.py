@@ -30,7 +30,9 @@ def run(arguments: list[str]) -> int:
     """Predict and print or write CSV. Returns: the exit code."""
     names = [word for word in arguments if "=" not in word]
     if len(names) < 2:
-        raise UsageError("dlrun predict needs a RUN and at least one INPUT: an image, a folder of images or a CSV file.")
+        raise UsageError(
+            "dlrun predict needs a RUN and at least one INPUT: an image, a folder of images or a CSV file."
+        )
     settings = [word for word in arguments if "=" in word]
     directory, words = take_run(
         [names[0], *settings], "predict", {"checkpoint": ("best", "last"), "output": None, "device": None}
@@ -39,13 +41,12 @@ def run(arguments: list[str]) -> int:
     if missing:
         raise DataError(f"{missing[0]}: there is no such file or folder to predict from.")
     from dlrun.contracts import DataSpec
-    from dlrun.engine.device import choose_device
     from dlrun.recorded import predict, read_checkpoint
 
     which = words.get("checkpoint", "best")
     spec = DataSpec.from_dict(read_checkpoint(directory, which)["spec"])
     labels, inputs = read_inputs([Path(name) for name in names[1:]], spec)
-    outputs = predict(directory, inputs, which, choose_device(words.get("device", "cpu")))
+    outputs = predict(directory, inputs, which, words.get("device", "cpu"))
     if "output" not in words:
         write(sys.stdout, labels, outputs, spec, every=False)
         return 0
@@ -77,7 +78,9 @@ def read_inputs(paths: Sequence[Path], spec: "DataSpec") -> "tuple[list[str], Te
             labels += [f"{path}:{number}" for number in range(1, len(rows) + 1)]
             parts.append(encode_rows(rows, spec.columns))
         return labels, torch.cat(parts)
-    raise DataError(f"data={spec.name} has {spec.kind.value}s of shape {spec.shape}; dlrun predict reads images and CSV rows.")
+    raise DataError(
+        f"data={spec.name} has {spec.kind.value}s of shape {spec.shape}; dlrun predict reads images and CSV rows."
+    )
 
 
 def write(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpec", *, every: bool) -> None:
@@ -87,8 +90,12 @@ def write(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpe
     table = csv.writer(file, lineterminator="\n")
     values = outputs.tolist()
     if spec.task is not Task.CLASSIFICATION:
-        table.writerow(["input", *(f"output_{i}" if spec.num_outputs > 1 else "value" for i in range(spec.num_outputs))])
-        table.writerows([label, *(f"{number:.6g}" for number in row)] for label, row in zip(labels, values, strict=True))
+        table.writerow(
+            ["input", *(f"output_{i}" if spec.num_outputs > 1 else "value" for i in range(spec.num_outputs))]
+        )
+        table.writerows(
+            [label, *(f"{number:.6g}" for number in row)] for label, row in zip(labels, values, strict=True)
+        )
         return
     names = list(spec.class_names) or [str(i) for i in range(spec.num_outputs)]
     table.writerow(["input", "class", "probability", *(names if every else [])])

@@ -1,8 +1,8 @@
 """Callbacks: what happens beside the training step, in a documented order.
 
 Order of hooks in one step: the step itself; `on_log` every `log_every` steps; `on_validate` after a validation;
-`on_step_end`. Each hook is called for the callbacks in the order of their list: weights kept and early stopping first, then
-the user's own, checkpoints last, so that a checkpoint holds what the others have just done.
+`on_step_end`. Each hook is called for the callbacks in the order of their list: best weights and early stopping first,
+then the user's own, checkpoints last, so that a checkpoint holds what the others have just done.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class CallbackList:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = list(callbacks)
         self._hooks = {
-            name: [getattr(item, name) for item in callbacks if getattr(type(item), name) is not getattr(Callback, name)]
+            name: [
+                getattr(item, name) for item in callbacks if getattr(type(item), name) is not getattr(Callback, name)
+            ]
             for name in ("on_fit_start", "on_log", "on_validate", "on_step_end", "on_fit_end")
         }
 

@@ -30,7 +30,11 @@ def choose_device(word: str) -> torch.device:
 
 def describe_device(device: torch.device) -> dict[str, Any]:
     """What decides speed and, to the last bit, results."""
-    description: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "cpu_count": os.cpu_count()}
+    description: dict[str, Any] = {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count(),
+    }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         description |= {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}

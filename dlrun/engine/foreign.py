@@ -26,7 +26,8 @@ class DatasetExamples:
     def targets(self) -> Tensor:
         if self._targets is None:
             known = getattr(self.dataset, "targets", None)
-            every = known if known is not None else [target for _, target in map(self.dataset.__getitem__, range(len(self.dataset)))]  # type: ignore[arg-type]
+            items: Any = self.dataset
+            every = [items[i][1] for i in range(len(items))] if known is None else known
             self._targets = torch.as_tensor(every)[self.index]
         return self._targets
 

@@ -88,7 +88,13 @@ class ResidentLoader:
     """
 
     def __init__(
-        self, examples: Examples, batch_size: int, seed: int, prepare: Preparation, device: torch.device, drop_last: bool
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        prepare: Preparation,
+        device: torch.device,
+        drop_last: bool,
     ) -> None:
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
         self.prepare, self.device = prepare, device

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlrun.engine.meter import Diverged
+from dlrun.engine.meter import DivergedError
 from dlrun.engine.training import Training
 
 
@@ -23,9 +23,14 @@ def fit(t: Training) -> None:
                     train_on(t, batch)
                     if t.status != "running" or t.step == t.total_steps:
                         break
-    except Diverged as error:
+    except DivergedError as error:
         t.status = "diverged"
-        t.divergence = {"step": error.step, "lr": error.lr, "loss": str(error.loss), "gradient_norm": t.last_gradient_norm}
+        t.divergence = {
+            "step": error.step,
+            "lr": error.lr,
+            "loss": str(error.loss),
+            "gradient_norm": t.last_gradient_norm,
+        }
     t.tick()
     if t.status == "running":
         t.status = "completed"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The loss became NaN or infinite. `step` counts from 1."""
 
     def __init__(self, step: int, lr: float, loss: float) -> None:
@@ -41,12 +41,12 @@ class LossMeter:
         self._lrs.append(lr)
 
     def drain(self) -> None:
-        """Wait for the device and take over the losses of the window. Raises: Diverged."""
+        """Wait for the device and take over the losses of the window. Raises: DivergedError."""
         values = self._buffer[: len(self._sizes)].tolist()
         for value, size, lr in zip(values, self._sizes, self._lrs, strict=True):
             self._step += 1
             if not math.isfinite(value):
-                raise Diverged(self._step, lr, value)
+                raise DivergedError(self._step, lr, value)
             self._since_log.append((value, size))
             self._total += value * size
             self._count += size

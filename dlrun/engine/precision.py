@@ -39,7 +39,9 @@ def choose_precision(word: str, device: torch.device) -> Precision:
     bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     name = ("bf16" if bf16_gpu else "fp32") if word == "auto" else word
     if name == "tf32" and device.type != "cuda":
-        raise ConfigError(f"trainer.precision=tf32 needs a CUDA device, and training is on {device.type}; use fp32 or bf16.")
+        raise ConfigError(
+            f"trainer.precision=tf32 needs a CUDA device, and training is on {device.type}; use fp32 or bf16."
+        )
     if name == "bf16" and device.type == "cuda" and not bf16_gpu:
         raise ConfigError("trainer.precision=bf16: this GPU does not compute in bf16; use fp16 or fp32.")
     if device.type == "cuda":

@@ -100,7 +100,7 @@ class TrainStep:
             loss = self.loss(outputs, batch.targets)
         if share is not None:
             loss = loss * share
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         outputs = outputs.detach()
         for metric in metrics:
             metric.update(outputs, batch.targets)

@@ -86,7 +86,7 @@ class Training:
         return float(self.train_step.optimizer.param_groups[0]["lr"])
 
     def improves(self, value: float, best: float, min_delta: float = 0.0) -> bool:
-        """Whether `value` is better than `best` by more than `min_delta`; NaN never is, and anything is better than it."""
+        """Whether `value` is better than `best` by more than `min_delta`; NaN never is, all else is better than NaN."""
         if math.isnan(value) or math.isnan(best):
             return not math.isnan(value)
         return value > best + min_delta if self.higher_is_better else value < best - min_delta

@@ -114,20 +114,6 @@ class View(Protocol):
         """Leave the terminal as it was."""
 
 
-class Quiet:
-    """Nothing; what is said still reaches the log."""
-
-    def say(self, text: str, style: str = "") -> None: ...
-
-    def draw(self, progress: Progress) -> None: ...
-
-    def evaluated(self, line: str) -> None: ...
-
-    def finish(self, title: str, rows: Sequence[tuple[str, str]], lines: Sequence[str], status: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Plain:
     """Lines on standard output."""
 

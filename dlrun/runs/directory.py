@@ -135,7 +135,9 @@ def find_run(word: str) -> RunDirectory:
             raise UsageError(f"there is no run yet below {RUNS.absolute()}; begin one: dlrun train.")
         return RunDirectory(runs[-1])
     ids = {run: str(RunDirectory(run).read_json(run / "provenance.json").get("run_id", "")) for run in runs}
-    matches = [run for run in runs if run.name == word or (re.fullmatch("[0-9a-f]{4,}", word) and ids[run].startswith(word))]
+    matches = [
+        run for run in runs if run.name == word or (re.fullmatch("[0-9a-f]{4,}", word) and ids[run].startswith(word))
+    ]
     if len(matches) == 1:
         return RunDirectory(matches[0])
     if matches:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or the next process after a power cut, sees the old content or the new, never half."""
+"""Writing files so that a reader, also after a power cut, sees the old content or the new, never half of it."""
 
 import json
 import os

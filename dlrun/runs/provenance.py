@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import dlrun
+from dlrun.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
@@ -29,7 +29,7 @@ def provenance(*, run_id: str, command: list[str], fingerprint: str, device: Map
         "command": " ".join(command),
         "folder": str(Path.cwd()),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "dlrun": dlrun.__version__,
+        "dlrun": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions(),

@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, conte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*dlrun resume"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*dlrun resume"):
         checkpoint.save(path, content, previous=tmp_path / "previous.pt")
     assert path.read_bytes() == intact
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]

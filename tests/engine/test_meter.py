@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlrun.engine.meter import Diverged, LossMeter
+from dlrun.engine.meter import DivergedError, LossMeter
 
 
 def test_means_are_weighted_by_batch_size():
@@ -25,7 +25,7 @@ def test_the_first_loss_that_is_not_finite_is_found_with_its_step_and_lr(bad):
     meter = LossMeter(10, torch.device("cpu"))
     for step in range(1, 8):
         meter.add(torch.tensor(bad if step >= 5 else 1.0), 4, step / 100)
-    with pytest.raises(Diverged) as caught:
+    with pytest.raises(DivergedError) as caught:
         meter.drain()
     assert (caught.value.step, caught.value.lr) == (5, 0.05)
 

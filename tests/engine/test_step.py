@@ -98,9 +98,7 @@ def test_lbfgs_gets_its_closure_and_solves_a_least_squares_problem():
     torch.manual_seed(0)
     model = nn.Linear(4, 1).double()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, line_search_fn="strong_wolfe")
-    step = TrainStep(
-        model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp32", CPU), micro_batch_size=64
-    )
+    step = TrainStep(model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp32", CPU), micro_batch_size=64)
     inputs = torch.randn(64, 4, dtype=torch.float64)
     targets = inputs @ torch.tensor([[1.0], [-2.0], [3.0], [0.5]], dtype=torch.float64) + 0.25
     for _ in range(6):

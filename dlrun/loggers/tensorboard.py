@@ -23,15 +23,13 @@ class TensorBoard:
         except ImportError:
             raise MissingExtraError("logger=tensorboard", "tensorboard") from None
         purge = start_step + 1 if start_step else None
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(Path(folder) / "tensorboard"), purge_step=purge, flush_secs=flush_seconds
-        )
+        self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=purge, flush_secs=flush_seconds)
 
     def log(self, record: dict[str, Any]) -> None:
         """Write the numbers of one record."""
         for name, value in record.items():
             if name not in ("step", "time") and isinstance(value, int | float):
-                self._writer.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
