@@ -16,7 +16,7 @@ train: .venv/installed
 	$(BIN)/dlrun train $(ARGS)
 
 test: .venv/installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
