@@ -1,13 +1,21 @@
 """dlrun train: one run, or with -m a sweep."""
 
+from __future__ import annotations
+
 import argparse
+import contextlib
+import io
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dlrun.config.catalog import Catalog, groups_text
-from dlrun.errors import DlrunError, UsageError
+from dlrun.errors import DlrunError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXAMPLES = """\
 dlrun train [OVERRIDES]        train one run, test it, record it
@@ -59,7 +67,10 @@ def run(arguments: list[str]) -> int:
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's own flags and the overrides. Raises: UsageError for a flag that does not exist."""
+    """Hydra's own flags and the overrides, in any order.
+
+    Raises: UsageError for a flag that does not exist, or that has nothing to act on.
+    """
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -67,8 +78,26 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     def refuse(message: str) -> None:
         raise UsageError(f"{message}; see `dlrun train --help`.")
 
-    parser.error = refuse  # type: ignore[method-assign,assignment]
-    return parser.parse_args(arguments)
+    parser.error = refuse
+    words: argparse.Namespace
+    words, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        raise UsageError(_unknown_option(unknown[0], [flag for flag in parser._option_string_actions if flag != "-h"]))
+    if words.shell_completion or words.experimental_rerun:
+        raise UsageError("--shell-completion is `dlrun completion`, and --experimental-rerun `dlrun resume`, here.")
+    shown = [flag for flag in ("cfg", "info", "hydra_help", "multirun") if getattr(words, flag)]
+    if len(shown) > 1:
+        raise UsageError(f"--{shown[0].replace('_', '-')} and --{shown[1]} do not go together; give one of them.")
+    for flag in ("resolve", "package"):
+        if getattr(words, flag) and not words.cfg and not words.info:
+            raise UsageError(f"--{flag} says what --cfg prints; write --cfg job --{flag}.")
+    return words
+
+
+def _unknown_option(word: str, flags: list[str]) -> str:
+    if "=" in word and not word.startswith("--config"):
+        return f"unknown option '{word}': settings have no dashes; write {word.lstrip('-')}."
+    return f"unknown option '{word}'.{did_you_mean(word, flags)} See `dlrun train --help`."
 
 
 def show(words: argparse.Namespace) -> int:
@@ -76,19 +105,27 @@ def show(words: argparse.Namespace) -> int:
     from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
 
-    from dlrun.config.compose import CONFIG_NAME, open_hydra, translate
+    from dlrun.config.compose import CONFIG_NAME, open_hydra, settle
+    from dlrun.config.explain import HYDRA_ERRORS, translate
+    from dlrun.config.overrides import read, refuse_sweep
 
     hydra = open_hydra(words.config_path, words.config_dir)
-    name = words.config_name or CONFIG_NAME
+    loader, name = hydra.config_loader, words.config_name or CONFIG_NAME
     try:
+        parsed = read(words.overrides, loader)
+        refuse_sweep(parsed, loader)
+        _, overrides = settle(hydra, parsed, name)
         if words.hydra_help:
             hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=words)
         elif words.cfg:
-            hydra.show_cfg(name, words.overrides, words.cfg, words.package, words.resolve)
+            with contextlib.redirect_stderr(io.StringIO()):  # Hydra writes of an unknown package and exits
+                hydra.show_cfg(name, overrides, words.cfg, words.package, words.resolve)
         else:
-            hydra.show_info(words.info, name, words.overrides)
-    except Exception as error:
-        raise translate(error, words.overrides) from None
+            hydra.show_info(words.info, name, overrides)
+    except SystemExit:
+        raise UsageError(f"--package {words.package}: there is no such part; one is model or trainer.clip.") from None
+    except HYDRA_ERRORS as error:
+        raise translate(error, loader) from None
     finally:
         GlobalHydra.instance().clear()
     return 0
@@ -100,52 +137,73 @@ def sweep(words: argparse.Namespace) -> int:
     A job that fails is recorded and shown and does not keep the others from running. Returns: 1 if any failed.
     """
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig, OmegaConf
 
-    from dlrun.config.compose import CONFIG_NAME, Composed, check_sweep, open_hydra, plain, translate
+    from dlrun.config.compose import CONFIG_NAME, open_hydra
+    from dlrun.config.explain import HYDRA_ERRORS, translate
+    from dlrun.config.sweep import sweep_words
 
-    check_sweep(words.overrides, words.config_path, words.config_name, words.config_dir)
+    overrides = sweep_words(words.overrides, words.config_path, words.config_name, words.config_dir)
     hydra = open_hydra(words.config_path, words.config_dir)
-    failed: list[str] = []
-    done: list[Path] = []
+    jobs = Jobs()
+    try:
+        hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
+    except KeyboardInterrupt:
+        print(f"dlrun: interrupted after {len(jobs.done)} jobs, recorded in {jobs.folder}.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        raise UsageError(f"cannot write the sweep's folder {error.filename}: {error.strerror}.") from None
+    except HYDRA_ERRORS as error:
+        raise translate(error, hydra.config_loader) from None
+    finally:
+        GlobalHydra.instance().clear()
+    print(f"{len(jobs.done) - len(jobs.failed)} of {len(jobs.done)} jobs finished, recorded in {jobs.folder}")
+    for line in jobs.failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if jobs.failed else 0
 
-    def job(config: DictConfig) -> None:
-        from dlrun.config.check import check
-        from dlrun.experiment import exit_code, train
-        from dlrun.runs.console import Console
+
+class Jobs:
+    """What Hydra calls for every job of a sweep.
+
+    Attributes:
+        done: the folders of the jobs, in order.
+        failed: for each that failed, its folder's name and why.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[Path] = []
+        self.failed: list[str] = []
+
+    @property
+    def folder(self) -> str:
+        return os.path.relpath(self.done[0].parent) if self.done else "-"
+
+    def __call__(self, config: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
 
         node = HydraConfig.get()
         folder = Path(node.runtime.output_dir)
-        done.append(folder.parent)
-        overrides = [str(item) for item in OmegaConf.to_container(node.overrides.task)]  # type: ignore[union-attr]
+        self.done.append(folder)
         try:
-            values = plain(config)
-            check(values)
-            code = exit_code(train(Composed(values, node, folder, overrides), Console()))
-        except DlrunError as error:
-            print(f"dlrun: {error}", file=sys.stderr)
-            code = error.exit_code
-        if code > 128:
-            raise KeyboardInterrupt
-        if code:
-            failed.append(f"{folder.name}: {' '.join(overrides)}")
+            code = self._train(config, node, folder)
+            if code > 128:
+                raise KeyboardInterrupt
+            why = f"exit code {code}" if code else ""
+        except Exception as error:
+            kind = "" if isinstance(error, DlrunError) else f"{type(error).__name__}: "
+            why = kind + " ".join(str(error).split())
+            print(f"dlrun: {why}", file=sys.stderr)
+        if why:
+            self.failed.append(f"{folder.name}: {why}")
 
-    try:
-        hydra.multirun(words.config_name or CONFIG_NAME, job, words.overrides, with_log_configuration=False)
-    except KeyboardInterrupt:
-        print(f"dlrun: interrupted after {len(done)} jobs, recorded in {done[0] if done else '-'}", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except DlrunError:
-        raise
-    except Exception as error:
-        if os.environ.get("DLRUN_DEBUG"):
-            raise
-        raise translate(error, words.overrides) from None
-    finally:
-        GlobalHydra.instance().clear()
-    print(f"{len(done) - len(failed)} of {len(done)} jobs finished, recorded in {os.path.relpath(done[0])}")
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if failed else 0
+    @staticmethod
+    def _train(config: DictConfig, node: Any, folder: Path) -> int:
+        from dlrun.config.check import check
+        from dlrun.config.compose import Composed, plain
+        from dlrun.experiment import exit_code, train
+        from dlrun.runs.console import Console
 
+        values = plain(config)
+        check(values)
+        overrides = list(map(str, node.overrides.task))
+        return exit_code(train(Composed(values, node, folder, overrides), Console()))

@@ -1,12 +1,14 @@
 """Check a composed configuration before torch is imported: every key, type, range and combination that can be known."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dlrun.config.signatures import Signature, signature_of
-from dlrun.config.values import allowed, complaint, shown
+from dlrun.config.values import Allowed, allowed, complaint, shown
 from dlrun.errors import ConfigError, did_you_mean
-from dlrun.optim.durations import is_duration
+from dlrun.optim.durations import is_duration, parse
 
 REQUIRED = ("data", "model", "optimizer", "trainer")
 OPTIONAL = ("scheduler", "loss", "augment", "init", "callbacks", "logger")
@@ -20,10 +22,15 @@ SUPPLIED = {  # arguments that build gives to a factory; a configuration need no
     "loss": {"spec"},
     "init": {"model"},
     "augment": {"spec"},
+    "logger": {"folder", "start_step"},
     "optimizer": {"params"},
     "scheduler": {"optimizer"},
 }
 
+# Lengths of torch's schedules whose annotations say no more than `int`; with 0 they divide by it in mid-run.
+PERIODS = ("T_max", "T_0", "T_mult", "step_size", "step_size_up", "step_size_down", "total_steps")
+POSITIVE_LENGTHS = ("eval_every", "checkpoint_every")
+MISSING = "???"  # OmegaConf's mark of a value that the user must give
 CALLED_WITH = ("optimizer", "scheduler", "init")  # a _partial_ called with one argument
 
 
@@ -61,35 +68,68 @@ def check_dataclass(key: str, value: Any, name: str) -> list[str]:
 def known_keys(group: str, part: Mapping[str, Any]) -> set[str]:
     """Every key that a part understands: its own arguments and those common to its group."""
     names = set(part) | {"_target_"}
-    signature = signature_of(part["_target_"]) if isinstance(part.get("_target_"), str) else None
+    signature = _readable(part)
     if signature is not None:
         names |= set(signature.parameters) - SUPPLIED.get(group, set())
     common = signature_of(f"dlrun.config.schema.{COMMON[group]}") if group in COMMON else None
     if common is not None:
-        # Of an optimizer's common names only param_groups is always a key; the others are ranges for those that have it.
+        # Of an optimizer's common names only param_groups is always a key; the rest are ranges for those that have it.
         names |= {"param_groups"} if group == "optimizer" else set(common.parameters)
     return names
 
 
+def takes_any_key(group: str, part: Any, path: Sequence[str]) -> bool:
+    """Whether the value at `path` in a part, such as param_groups.lr_factors in an optimizer, is a free mapping."""
+    signature = signature_of(f"dlrun.config.schema.{COMMON[group]}") if group in COMMON else None
+    if signature is None or path[0] not in signature.parameters:
+        signature = _readable(part)
+    rule: Allowed | None = None
+    for name in path:
+        if signature is None or name not in signature.parameters:
+            return False
+        rule = allowed(signature.parameters[name].annotation, signature.module)
+        signature = rule.nested if rule is not None else None
+    return rule is not None and rule.is_mapping
+
+
+def _readable(part: Any) -> Signature | None:
+    """The signature of a part's target, None if it has none that can be read; what is wrong with it, `check` says."""
+    target = part.get("_target_") if isinstance(part, Mapping) else None
+    with suppress(ConfigError):
+        return signature_of(target) if isinstance(target, str) else None
+    return None
+
+
 def _top_level(config: Mapping[str, Any]) -> list[str]:
     known = [*PLAIN, *REQUIRED, *OPTIONAL]
-    problems = [f"unknown key '{key}'.{did_you_mean(key, known)}" for key in config if key not in known]
-    for group in REQUIRED:
-        if not isinstance(config.get(group), Mapping):
-            problems.append(f"{group} must be chosen, got {shown(config.get(group))}: see `dlrun list {group}`.")
-    for group in OPTIONAL:
-        if config.get(group) is not None and not isinstance(config[group], Mapping):
-            problems.append(f"{group} must be a group of keys or null, got {shown(config[group])}.")
-    seed = config.get("seed")
+    problems = [
+        f"unknown key '{key}'.{did_you_mean(key, known)} The keys are {', '.join(sorted(known))}."
+        for key in config
+        if key not in known
+    ]
+    for group in [*REQUIRED, *OPTIONAL]:
+        value = config.get(group)
+        if isinstance(value, Mapping) or (value is None and group in OPTIONAL):
+            continue
+        null = " or null" if group in OPTIONAL else ""
+        problems.append(f"{group} must be a choice{null}, got {shown(value)}; see `dlrun list {group}`.")
+    seed, name = config.get("seed"), config.get("name", "")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        problems.append(f"seed must be a whole number in [0, 2**32), got {shown(seed)}.")
+        problems.append(f"seed must be a whole number in [0, 4294967295], got {shown(seed)}.")
+    if not isinstance(name, str | int):
+        problems.append(f"name must be a text, got {shown(name)}.")
     return problems
 
 
 def _part(key: str, part: Any, group: str) -> list[str]:
     """Problems of one part: a mapping with `_target_` and its arguments."""
-    if not isinstance(part, Mapping) or not isinstance(part.get("_target_"), str):
-        return [f"{key} needs a _target_, the dotted path of a class or function, got {shown(part)}."]
+    if not isinstance(part, Mapping):
+        return [f"{key} must be a part, with a _target_ and its arguments, got {shown(part)}."]
+    if "_target_" not in part:
+        hint = f"; see `dlrun list {group}`" if key == group else ""
+        return [f"{key} has no _target_, the dotted path of a class or function, so nothing is chosen{hint}."]
+    if not isinstance(part["_target_"], str):
+        return [f"{key}._target_ must be the dotted path of a class or function, got {shown(part['_target_'])}."]
     try:
         signature = signature_of(part["_target_"])
     except ConfigError as error:
@@ -105,7 +145,12 @@ def _part(key: str, part: Any, group: str) -> list[str]:
         consumed = {"param_groups"} if group == "optimizer" else set(shared)
         own = {name: value for name, value in own.items() if name not in consumed}
     if group == "scheduler":  # build resolves lengths to whole numbers of steps or epochs
-        own = {name: 1 if _is_length(value) else value for name, value in own.items()}
+        problems += [
+            f"{key}.{name} must be a length above 0, got {shown(own[name])}."
+            for name in PERIODS
+            if isinstance(own.get(name), int | float | str) and _is_nothing(own[name])
+        ]
+        own = {name: _resolved(value) for name, value in own.items()}
     if signature is not None:
         supplied = SUPPLIED.get(group, set())
         if group in CALLED_WITH:  # whatever a foreign class calls its first argument
@@ -114,9 +159,16 @@ def _part(key: str, part: Any, group: str) -> list[str]:
     return _once_per_key(problems)
 
 
-def _is_length(value: Any) -> bool:
-    """A length written as a text, or a list with one."""
-    return any(map(_is_length, value)) if isinstance(value, list) else isinstance(value, str) and is_duration(value)
+def _is_nothing(value: int | float | str) -> bool:
+    """Whether a length is 0, or less, as a number may be."""
+    return parse(value)[0] == 0 if is_duration(value) else not isinstance(value, str) and value < 0
+
+
+def _resolved(value: Any) -> Any:
+    """A value with lengths written as texts, also in lists, as the whole numbers they will be."""
+    if isinstance(value, list):
+        return [_resolved(item) for item in value]
+    return 1 if isinstance(value, str) and is_duration(value) else value
 
 
 def _plain_rule(group: str, value: Any) -> bool:
@@ -126,7 +178,8 @@ def _plain_rule(group: str, value: Any) -> bool:
 
 def _once_per_key(problems: list[str]) -> list[str]:
     """One complaint per key: the first, which knows the range."""
-    return list({problem.split(" ")[0]: problem for problem in reversed(problems)}.values())[::-1]
+    # Complaints begin with the key, or with "unknown key 'KEY'".
+    return list({problem.removeprefix("unknown key ").split()[0]: problem for problem in problems[::-1]}.values())[::-1]
 
 
 def _arguments(
@@ -155,11 +208,15 @@ def _arguments(
 def _values(key: str, given: Mapping[str, Any], signature: Signature) -> list[str]:
     problems = []
     for name, value in given.items():
+        if value == MISSING:
+            problems.append(f"{key}.{name} is missing: {signature.target} needs it; write {key}.{name}=….")
+            continue
         if isinstance(value, Mapping) and "_target_" in value:
             problems += _part(f"{key}.{name}", value, "")
             continue
-        rule = allowed(signature.parameters[name].annotation, signature.module)
-        if rule is None:
+        parameter = signature.parameters[name]
+        rule = allowed(parameter.annotation, signature.module)
+        if rule is None or (value is None and parameter.nullable):
             continue
         if rule.nested is not None and isinstance(value, Mapping):
             problems += _arguments(f"{key}.{name}", value, rule.nested)
@@ -170,9 +227,11 @@ def _values(key: str, given: Mapping[str, Any], signature: Signature) -> list[st
 
 def _combinations(config: Mapping[str, Any]) -> list[str]:
     """Settings that are fine alone and impossible together."""
-    problems = []
     data, trainer = config["data"], config["trainer"]
+    problems = _lengths(config)
     folds, fold = data.get("folds"), data.get("fold", 0)
+    if folds is None and fold:
+        problems.append(f"data.fold={fold} needs data.folds, the number of folds, which is null; write data.folds=5.")
     if folds is not None and fold >= folds:
         problems.append(f"data.fold must be below data.folds={folds}, got {fold}.")
     if (data.get("imbalance") is not None) and isinstance(data["imbalance"], int | float) and data["imbalance"] < 1:
@@ -181,10 +240,30 @@ def _combinations(config: Mapping[str, Any]) -> list[str]:
             "to thin single classes write data.imbalance={0: 0.05}."
         )
     device, precision = str(trainer.get("device", "auto")), trainer.get("precision", "auto")
-    kind, _, index = device.partition(":")
-    if kind not in {"auto", "cpu", "cuda", "mps"} or (index and not index.isdigit()) or (index and kind != "cuda"):
-        near = did_you_mean(device, ["auto", "cpu", "cuda", "mps"])
-        problems.append(f"trainer.device must be one of auto, cpu, cuda, cuda:N, mps, got '{device}'.{near}")
-    if precision == "tf32" and kind in {"cpu", "mps"}:
+    if (problem := device_problem("trainer.device", device)) is not None:
+        problems.append(problem)
+    elif precision == "tf32" and not device.startswith(("auto", "cuda")):
         problems.append(f"trainer.precision=tf32 needs trainer.device=cuda, got '{device}'; on it use fp32 or bf16.")
+    return problems
+
+
+def device_problem(key: str, device: str) -> str | None:
+    """What is wrong with the name of a device, or None; whether there is such a device, only torch knows."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        return None
+    near = did_you_mean(device, ["auto", "cpu", "cuda", "mps"])
+    return f"{key} must be one of auto, cpu, cuda, cuda:N, mps, got '{device}'.{near}"
+
+
+def _lengths(config: Mapping[str, Any]) -> list[str]:
+    """Lengths of training that are lengths, and still too short or too long."""
+    problems = []
+    for name in POSITIVE_LENGTHS:
+        value = config["trainer"].get(name)
+        if value is not None and _is_nothing(value):
+            problems.append(f"trainer.{name} must be above 0, got {shown(value)}; write '1ep' or 100 (steps).")
+    warmup = (config.get("scheduler") or {}).get("warmup", 0)
+    amount, kind = parse(warmup)
+    if kind == "part" and amount >= 1:
+        problems.append(f"scheduler.warmup must be shorter than the run, below '100%', got {shown(warmup)}.")
     return problems

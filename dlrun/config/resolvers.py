@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import time
 from typing import Any
 
@@ -11,9 +12,10 @@ from dlrun.config.identity import run_id
 
 
 def register() -> None:
-    """Make `${run_id:}` and `${sweep_id:}` known; calling it again changes nothing."""
+    """Make `${run_id:}`, `${sweep_id:}` and `${folder:TEXT}` known; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
     OmegaConf.register_new_resolver("sweep_id", _sweep_id, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("folder", _folder, replace=True)
 
 
 def _run_id(*, _root_: DictConfig) -> str:
@@ -23,6 +25,11 @@ def _run_id(*, _root_: DictConfig) -> str:
             node = _root_._get_node(key)
             config[str(key)] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else _root_[key]
     return run_id(config)
+
+
+def _folder(text: Any) -> str:
+    """A text as part of one folder's name: data=mine/cats makes no folder in a folder, and file systems end at 255."""
+    return re.sub(r"[/\s]+", "-", re.sub(r"(^|,)\++", r"\1", str(text)))[:120]
 
 
 def _sweep_id() -> str:

@@ -8,11 +8,13 @@ import ast
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from pathlib import Path
+from typing import Any
 
 from dlrun import contracts
-from dlrun.config.signatures import Module, Signature, dataclass_named
-from dlrun.contracts import DurationMark, Interval
+from dlrun.config.signatures import Signature, is_dataclass, of_class
+from dlrun.config.sources import Definition, Module, follow, parse
+from dlrun.contracts import Interval
 from dlrun.errors import did_you_mean
 from dlrun.optim.durations import is_duration
 
@@ -20,7 +22,9 @@ Check = Callable[[Any], bool]
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 SEQUENCES = {"Sequence", "list", "List", "Iterable", "Collection", "set", "frozenset"}
+LARGEST = 2**63  # of the whole numbers that torch can hold
 MAPPINGS = {"dict", "Dict", "Mapping"}
+CONTRACTS = parse(Path(contracts.__file__))
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Allowed:
     words: str
     choices: tuple[Any, ...] = ()
     nested: Signature | None = None  # of a dataclass, whose fields the value holds
+    is_mapping: bool = False  # with whatever keys
 
 
 def allowed(annotation: ast.expr | None, module: Module) -> Allowed | None:
@@ -40,7 +45,11 @@ def allowed(annotation: ast.expr | None, module: Module) -> Allowed | None:
             return _plain(type(None))
         case ast.Constant(value=str() as text):
             return allowed(ast.parse(text, mode="eval").body, module)
-        case ast.Name(id=name) | ast.Attribute(attr=name):
+        case ast.Name(id=name):
+            return _named(name, module)
+        case ast.Attribute(value=ast.Name(id="contracts"), attr=name):
+            return _named(name, CONTRACTS)
+        case ast.Attribute(value=ast.Name(id="typing" | "abc"), attr=name) if name in SEQUENCES | MAPPINGS:
             return _named(name, module)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _union([allowed(left, module), allowed(right, module)])
@@ -54,7 +63,8 @@ def complaint(key: str, value: Any, rule: Allowed) -> str | None:
     if rule.accepts(value):
         return None
     near = did_you_mean(str(value), map(str, rule.choices)) if rule.choices else ""
-    return f"{key} must be {rule.words}, got {shown(value)}.{near}"
+    size = " below 2**63" if isinstance(value, int) and abs(value) >= LARGEST else ""
+    return f"{key} must be {rule.words}{size}, got {shown(value)}.{near}"
 
 
 def shown(value: Any) -> str:
@@ -68,7 +78,7 @@ def _is(kind: type, value: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
     return isinstance(value, kind)
 
 
@@ -87,33 +97,31 @@ def _interval(kind: type, interval: Interval) -> Allowed:
     )
 
 
-def _typing(hint: Any) -> Allowed | None:
-    """Translate a live type of dlrun.contracts."""
-    if get_origin(hint) is Literal:
-        return _literal(get_args(hint))
-    if get_origin(hint) is Annotated:
-        kind, mark = get_args(hint)
-        if isinstance(mark, DurationMark):
-            return Allowed(is_duration, "a length such as 500 (steps), '5%' or '2ep'")
-        return _interval(kind, mark)
-    return None
-
-
 def _named(name: str, module: Module) -> Allowed | None:
     plain: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
-    if name in plain:
+    if name in plain and name not in module.names:
         return _plain(plain[name])
     if name in SEQUENCES:
         return _sequence(None)
     if name in MAPPINGS:
         return _mapping(None)
     node = module.names.get(name)
-    if isinstance(node, ast.Assign):  # an alias of the module's own: Mode = Literal["a", "b"]
-        return allowed(node.value, module)
-    known = _typing(getattr(contracts, name, None))
-    if known is None and (fields := dataclass_named(name, module)) is not None:
-        return Allowed(lambda value: isinstance(value, dict), "a group of keys", nested=fields)
-    return known
+    if isinstance(node, ast.ImportFrom) and not _is_near(node):
+        return None
+    found = follow(module, name) if node is not None else None
+    match found:
+        case Definition(node=ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value)):
+            # An alias: Mode = Literal["a", "b"]. One that contains itself, as JSON would, is not looked into.
+            mentioned = {part.id for part in ast.walk(value) if isinstance(part, ast.Name)}
+            return None if name in mentioned else allowed(value, found.module)
+        case Definition(node=ast.ClassDef() as node) if is_dataclass(node) and (fields := of_class(found)) is not None:
+            return Allowed(lambda value: isinstance(value, dict), "a group of keys", nested=fields)
+    return None
+
+
+def _is_near(node: ast.ImportFrom) -> bool:
+    """Whether an import is from the same package or from dlrun: looking for a type in torch takes time for nothing."""
+    return node.level > 0 or (node.module or "").split(".")[0] == "dlrun"
 
 
 def _union(parts: list[Allowed | None]) -> Allowed | None:
@@ -125,6 +133,7 @@ def _union(parts: list[Allowed | None]) -> Allowed | None:
         " or ".join(part.words for part in known),
         tuple(choice for part in known for choice in part.choices),
         next((part.nested for part in known if part.nested), None),
+        any(part.is_mapping for part in known),
     )
 
 
@@ -139,7 +148,8 @@ def _mapping(value_rule: Allowed | None) -> Allowed:
     def accepts(value: Any) -> bool:
         return isinstance(value, dict) and (value_rule is None or all(value_rule.accepts(x) for x in value.values()))
 
-    return Allowed(accepts, "a mapping {key: value}" if value_rule is None else f"a mapping, each value {value_rule.words}")
+    words = "a mapping {key: value}" if value_rule is None else f"a mapping, each value {value_rule.words}"
+    return Allowed(accepts, words, is_mapping=True)
 
 
 def _tuple(items: list[ast.expr], module: Module) -> Allowed:
@@ -179,11 +189,16 @@ def _subscript(name: str, inner: list[ast.expr], module: Module) -> Allowed | No
 def _annotated(inner: list[ast.expr], module: Module) -> Allowed | None:
     """Annotated[int, Interval(1)] written out in a signature."""
     match inner:
-        case [ast.Name(id="int" | "float" as name), ast.Call(func=ast.Name(id="Interval"), args=args, keywords=keywords)]:
+        case [
+            ast.Name(id="int" | "float" as name),
+            ast.Call(func=ast.Name(id="Interval"), args=args, keywords=keywords),
+        ]:
             try:
                 values = [ast.literal_eval(item) for item in args]
                 named = {item.arg: ast.literal_eval(item.value) for item in keywords if item.arg}
             except ValueError:
                 return None
             return _interval({"int": int, "float": float}[name], Interval(*values, **named))
+        case [_, ast.Call(func=ast.Name(id="DurationMark"))]:
+            return Allowed(is_duration, "a length such as 500 (steps), '5%' or '2ep'")
     return allowed(inner[0], module)
