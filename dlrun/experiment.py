@@ -170,6 +170,8 @@ class Session:
             t.loader.steps_per_epoch,
             t.step,
         )
+        if a.precision.warning:
+            self.console.warn(a.precision.warning)
 
     def _end(self) -> None:
         t = self.training

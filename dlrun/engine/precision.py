@@ -18,11 +18,13 @@ class Precision:
     Attributes:
         name: fp32, tf32, bf16 or fp16.
         scaler: of the loss, for fp16, whose range does not hold small gradients; else None.
+        warning: what the user should know about this choice; else empty.
     """
 
     name: str
     device: torch.device
     scaler: GradScaler | None = None
+    warning: str = ""
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for forward passes."""
@@ -48,4 +50,17 @@ def choose_precision(word: str, device: torch.device) -> Precision:
         torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = name == "tf32"
     scaler = GradScaler(device.type) if name == "fp16" else None
-    return Precision(name, device, scaler)
+    return Precision(name, device, scaler, _slowness(name, device))
+
+
+def _slowness(name: str, device: torch.device) -> str:
+    """A warning if the CPU has to imitate the format in software, which is right to the bit and slow."""
+    if device.type != "cpu" or name not in AUTOCAST:
+        return ""
+    supported = f"_is_mkldnn_{name}_supported"
+    if hasattr(torch.ops.mkldnn, supported) and getattr(torch.ops.mkldnn, supported)():
+        return ""
+    return (
+        f"trainer.precision={name}: this CPU does not compute in {name}; PyTorch imitates it, several times slower than "
+        "trainer.precision=fp32."
+    )
