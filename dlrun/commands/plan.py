@@ -61,7 +61,8 @@ def show(config: dict[str, Any], found: Plan) -> None:
     per_epoch = t.loader.steps_per_epoch
     out.print(
         f"[bold]steps[/] {t.total_steps:,}: {t.total_steps / per_epoch:g} epochs of {per_epoch:,}; validation every "
-        f"{t.eval_every:,}, monitored: {t.monitor} ({'higher' if t.higher_is_better else 'lower'} is better)"
+        f"{t.eval_every:,}, monitored: {t.monitor} ({'higher' if t.higher_is_better else 'lower'} is better)",
+        soft_wrap=True,
     )
     out.print(f"[bold]device[/] {a.device}  [bold]precision[/] {a.precision.name}")
     out.print(f"\n[bold]learning rate[/] {min(found.lrs):.3g} to {max(found.lrs):.3g}")
@@ -70,7 +71,7 @@ def show(config: dict[str, Any], found: Plan) -> None:
     for line in found.groups:
         out.print("  ", line)
     parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count)
-    out.print(f"[bold]memory[/] {parts}")
+    out.print(f"[bold]memory[/] {parts}", soft_wrap=True)
 
 
 def grow(tree: Any, node: Any) -> None:

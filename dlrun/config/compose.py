@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dlrun.config import resolvers
 from dlrun.config.check import check
@@ -94,19 +94,20 @@ def open_hydra(config_path: str | None, config_dir: str | None) -> Hydra:
             raise UsageError(f"{key} {given}: there is no such folder.")
     primary = Path(config_path).expanduser().resolve() if config_path else CONF
     search = create_config_search_path(str(primary))
-    if primary != CONF:
-        search.append("dlrun", f"file://{CONF}")
+    before_schema = SearchPathQuery("schema", "")  # which Hydra wants last
     if config_dir:
         folder = Path(config_dir).expanduser().resolve()
-        search.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", ""))
-        use_folder(folder)
-    use_folder(Path.cwd())
+        search.prepend("command-line", f"file://{folder}", before_schema)
+        use_paths([folder, folder.parent])
+    if primary != CONF:
+        search.prepend("dlrun", f"file://{CONF}", before_schema)
+    use_paths([Path.cwd()])
     return Hydra.create_main_hydra2("dlrun", search)
 
 
-def use_folder(folder: Path) -> None:
-    """Let `_target_`s name modules in `folder` and beside it, as `python -m` would for the current folder."""
-    for path in (folder.resolve(), folder.resolve().parent):
+def use_paths(folders: Sequence[Path]) -> None:
+    """Let `_target_`s name modules in these folders, as `python -m` does for the current one."""
+    for path in folders:
         if str(path) not in sys.path and path != Path(path.anchor):
             sys.path.append(str(path))
 
@@ -176,7 +177,7 @@ def checked(
 
 def _use_own_folders(composed: DictConfig) -> None:
     """dlrun's folders where Hydra's defaults stand, as they do with another primary configuration."""
-    with open_dict(composed):
+    with read_write(composed.hydra), open_dict(composed.hydra):
         if "${now:%Y-%m-%d}/${now:%H-%M-%S}" in unresolved(composed.hydra.run, "dir"):
             composed.hydra.run.dir = RUN_DIR
         if "multirun/" in unresolved(composed.hydra.sweep, "dir"):
