@@ -99,6 +99,8 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
     settings, data = a.settings, build.data_settings(a.config)
     stopping = settings.early_stopping
     monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None)
+    plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
+    build.check_smallest_batch(a.model, a.splits, plain, data.batch_size, data.drop_last)
     loader = build_loader(a, data, build.build_augment(a.config, a.spec))
     steps_per_epoch = loader.steps_per_epoch
     total_steps = settings.max_steps or settings.epochs * steps_per_epoch

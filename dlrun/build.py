@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -107,6 +108,30 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
         except Exception as error:
             raise ContractError(f"the loss does not fit data={spec.name}: {_one_line(error)}.") from error
     model.train(was_training)
+
+
+def check_smallest_batch(
+    model: nn.Module, splits: Splits, prepare: Callable[[Batch, int], Batch], batch_size: int, drop_last: bool
+) -> None:
+    """Train on one example, on a copy, if an epoch has a batch of one; batch norm cannot, and would at its end say so.
+
+    Raises: ContractError.
+    """
+    count = len(splits.train)
+    last = 0 if drop_last else count % batch_size
+    if 1 not in (count, batch_size, last):
+        return
+    where = next((p.device for p in model.parameters()), torch.device("cpu"))
+    index = torch.zeros(1, dtype=torch.long, device=splits.train.targets.device)
+    batch = prepare(splits.train.take(index).map(lambda tensor: tensor.to(where)), 0)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
+        try:
+            copy.deepcopy(model).train()(*batch.arguments)
+        except Exception as error:
+            raise ContractError(
+                f"data.batch_size={batch_size} makes a batch of one example out of {count:,}, on which the model "
+                f"({type(model).__name__}) cannot train: {_one_line(error)}; choose another, or data.drop_last=true."
+            ) from error
 
 
 def build_loss(config: Part, splits: Splits) -> nn.Module:

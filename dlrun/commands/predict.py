@@ -37,6 +37,8 @@ def run(arguments: list[str]) -> int:
     directory, words = take_run(
         [names[0], *settings], "predict", {"checkpoint": ("best", "last"), "output": None, "device": None}
     )
+    if "output" in words and not Path(words["output"]).absolute().parent.is_dir():
+        raise UsageError(f"output={words['output']}: there is no folder {Path(words['output']).parent}; make it first.")
     missing = [name for name in names[1:] if not Path(name).exists()]
     if missing:
         raise DataError(f"{missing[0]}: there is no such file or folder to predict from.")
@@ -76,7 +78,10 @@ def read_inputs(paths: Sequence[Path], spec: "DataSpec") -> "tuple[list[str], Te
                 raise DataError(f"{path} is a folder; data={spec.name} has rows of a table: give CSV files.")
             rows = read_rows(path)
             labels += [f"{path}:{number}" for number in range(1, len(rows) + 1)]
-            parts.append(encode_rows(rows, spec.columns))
+            try:
+                parts.append(encode_rows(rows, spec.columns))
+            except DataError as error:
+                raise DataError(f"{path}, {error}") from None
         return labels, torch.cat(parts)
     raise DataError(
         f"data={spec.name} has {spec.kind.value}s of shape {spec.shape}; dlrun predict reads images and CSV rows."

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from dlrun.config.check import device_problem
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.directory import RunDirectory, find_run
 
@@ -16,6 +17,9 @@ def take_run(
 
     Raises: UsageError for no run, two runs, or a key or value that is not known.
     """
+    options = [word for word in arguments if word.startswith("-")]
+    if options:
+        raise UsageError(f"unknown option '{options[0]}' of dlrun {command}; see `dlrun {command} --help`.")
     names = [word for word in arguments if "=" not in word]
     if not names:
         raise UsageError(f"dlrun {command} needs a RUN: a path, a run id or 'last'.")
@@ -31,5 +35,7 @@ def take_run(
         if choices is not None and value not in choices:
             near = did_you_mean(value, choices)
             raise UsageError(f"{key} must be one of {', '.join(choices)}, got '{value}'.{near}")
+        if key == "device" and (problem := device_problem(key, value)) is not None:
+            raise UsageError(problem)
         words[key] = value
     return find_run(names[0]), words

@@ -44,6 +44,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     problems = _top_level(config)
     if not problems:
+        problems += _plain_settings(config)
         problems += check_dataclass("trainer", config["trainer"], "Trainer")
         for group in ("data", "model", "optimizer", "scheduler", "loss", "init"):
             if config.get(group):
@@ -113,6 +114,12 @@ def _top_level(config: Mapping[str, Any]) -> list[str]:
             continue
         null = " or null" if group in OPTIONAL else ""
         problems.append(f"{group} must be a choice{null}, got {shown(value)}; see `dlrun list {group}`.")
+    return problems
+
+
+def _plain_settings(config: Mapping[str, Any]) -> list[str]:
+    """Problems of the settings that belong to no group."""
+    problems = []
     seed, name = config.get("seed"), config.get("name", "")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         problems.append(f"seed must be a whole number in [0, 4294967295], got {shown(seed)}.")

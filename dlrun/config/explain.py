@@ -10,8 +10,9 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from dlrun.config.overrides import listed, options
 from dlrun.errors import ConfigError, did_you_mean
 
-# Hydra raises ValueError for a YAML file that is no mapping, YAMLError for one that is no YAML, TypeError for odd choices.
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
+# Beside its own, Hydra raises YAMLError for a file that is no YAML, ValueError or OSError for one that is no mapping,
+# TypeError for mappings where choices are meant.
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
 
 
 def translate(error: BaseException, loader: ConfigLoader) -> ConfigError:
@@ -36,6 +37,8 @@ def translate(error: BaseException, loader: ConfigLoader) -> ConfigError:
     if "Multiple values for" in text:
         group = text.split("Multiple values for ", 1)[1].split(".")[0]
         return ConfigError(f"{group} is chosen twice; keep one of them.")
+    if text.startswith("Invalid loaded object type"):
+        return ConfigError(f"a chosen YAML file must hold keys and values, and holds {text.rsplit(': ')[-1]}.")
     return ConfigError(text.rstrip(".") + ".")
 
 

@@ -1,5 +1,6 @@
 """The words a user typed: read by Hydra's grammar, and refused where they cannot be meant."""
 
+import re
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -163,6 +164,11 @@ def _reason(word: str, error: HydraException) -> str:
     for mark in "\"'":
         if word.count(mark) % 2:
             return f"the quotation mark {mark} is not closed"
-    reason = " ".join(str(error).split("\n")[0].split()).rstrip(".")
-    hint = "" if "evaluating" in reason else "; a value with special characters is quoted twice: \"key='a=b'\""
-    return reason + hint
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
+    reason = lines[1] if len(lines) > 1 and lines[0].startswith("Error parsing override") else lines[0]
+    key, _, value = word.partition("=")
+    if not re.fullmatch(r"[+~]{0,2}\w[\w@/-]*(\.[\w@/-]+)*", key, re.ASCII):
+        return f"'{key}' is no key, such as trainer.epochs"
+    if "evaluating" in reason or "'" in value:
+        return reason
+    return f"{reason}; quote the value, twice for the shell: \"{key}='{value}'\""

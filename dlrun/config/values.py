@@ -62,7 +62,7 @@ def complaint(key: str, value: Any, rule: Allowed) -> str | None:
     """One sentence saying what is wrong with `key=value`, or None."""
     if rule.accepts(value):
         return None
-    near = did_you_mean(str(value), map(str, rule.choices)) if rule.choices else ""
+    near = did_you_mean(str(value).lower(), map(str, rule.choices)) if rule.choices else ""
     size = " below 2**63" if isinstance(value, int) and abs(value) >= LARGEST else ""
     return f"{key} must be {rule.words}{size}, got {shown(value)}.{near}"
 

@@ -56,7 +56,11 @@ def load(source: Source, root: str, download: bool) -> dict[str, bytes]:
 
 
 def _read(source: Source, root: Path) -> dict[str, bytes]:
-    if not root.is_dir():
+    try:
+        is_folder = root.is_dir()
+    except PermissionError:  # of a folder above it
+        raise _absent(source, root, "cannot be read (permission denied)") from None
+    if not is_folder:
         raise _absent(source, root, "is not a folder" if root.exists() else "does not exist")
     if not os.access(root, os.R_OK | os.X_OK):
         raise _absent(source, root, "cannot be read (permission denied)")

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ class RunDirectory:
         """
         if self.config.exists():
             raise UsageError(f"hydra.run.dir={self.path} already holds a run; choose another, or: dlrun resume {self}.")
+        is_new = not self.path.exists()
         try:
             for folder in (self.checkpoints, self.plots, self.path / ".hydra"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,9 @@ class RunDirectory:
             # Last: its presence says that the directory is a run.
             write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         except OSError as error:
-            raise UsageError(f"cannot write the run directory {self.path}: {error.strerror or error}.") from None
+            if is_new:
+                shutil.rmtree(self.path, ignore_errors=True)  # half a run is in the way of the next
+            raise UsageError(f"hydra.run.dir={self.path} cannot be written: {error.strerror or error}.") from None
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration, as plain dictionaries."""
