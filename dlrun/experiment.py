@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import sys
@@ -245,9 +246,10 @@ class Session:
         if isinstance(error, CheckpointError):
             raise error
         reason = error if isinstance(error, DlrunError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise RunFailedError(
-            f"the run failed at step {self.training.step}: {reason} (traceback in {self.run.traceback})"
-        ) from error
+        where = f" (traceback in {self.run.traceback})" if self.run.traceback.exists() else ""
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        way_out = f"; once there is room: dlrun resume {self.run}" if is_full else ""
+        raise RunFailedError(f"the run failed at step {self.training.step}: {reason}{where}{way_out}") from error
 
     def _close_loggers(self) -> None:
         for logger in self.loggers:

@@ -39,9 +39,10 @@ def save(path: Path, content: dict[str, Any], *, previous: Path | None = None) -
         write_atomically(path, lambda file: _write(file, {"format": FORMAT, **content}))
     except (OSError, RuntimeError) as error:
         # torch reports a full disk while writing as a RuntimeError of its file writer.
-        reason = getattr(error, "strerror", None) or _first_line(error.__context__ or error)
+        source = error if isinstance(error, OSError) else error.__context__ or error
+        reason = getattr(source, "strerror", None) or _first_line(source)
         raise CheckpointError(
-            f"cannot write {path}: {reason}. The checkpoint before it is intact; once there is room: "
+            f"cannot write {path}: {reason}; what was saved before it is intact, so once there is room: "
             f"dlrun resume {path.parent.parent}"
         ) from error
 

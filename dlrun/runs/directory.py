@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class RunDirectory:
     @contextmanager
     def logged(self) -> Iterator[None]:
         """Send the logger "dlrun" to train.log meanwhile."""
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler = _LogFile(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("dlrun")
         logger.setLevel(logging.INFO)
@@ -91,7 +91,8 @@ class RunDirectory:
         finally:
             # A closed handler that is still attached opens its file again: the next run of a sweep would log here too.
             logger.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):
+                handler.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -110,6 +111,13 @@ class RunDirectory:
         """As short as can be typed: relative to the current folder when below it."""
         here = Path.cwd()
         return str(self.path.relative_to(here)) if self.path.is_relative_to(here) else str(self.path)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, on a full disk, neither stops the run nor fills the screen with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the record."""
 
 
 def is_run(path: Path) -> bool:
