@@ -243,6 +243,15 @@ def build_callbacks(config: Part) -> list[Callback]:
     return built
 
 
+def check_loggers(config: Part) -> None:
+    """Let each logger that has a `require()` say what it lacks, before anything is written."""
+    for name, node in (config.get("logger") or {}).items():
+        factory = _factory(f"logger.{name}", node)
+        require = getattr(factory.func if isinstance(factory, partial) else factory, "require", None)
+        if require is not None:
+            require()
+
+
 def build_loggers(config: Part, folder: str, start_step: int) -> list[Logger]:
     """The loggers; those that take `folder` get the run's directory, those that take `start_step` where it goes on."""
     built = []

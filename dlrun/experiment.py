@@ -101,6 +101,7 @@ class Session:
 
     def __init__(self, a: Assembly, run: RunDirectory, fingerprint: str, console: Console) -> None:
         self.a, self.run, self.console = a, run, console
+        build.check_loggers(a.config)
         self.header = assembly.checkpoint_header(a, fingerprint)
         self.loggers: list[Logger] = []
         self.log: MetricsLog | None = None

@@ -1,6 +1,7 @@
 """Runs from beginning to end: what they record, how they end, and what can be done with them afterwards."""
 
 import csv
+import importlib.util
 import json
 import math
 import signal
@@ -32,9 +33,7 @@ def here(tmp_path, monkeypatch):
 def finished(tmp_path_factory):
     """A finished run on the digits, good enough to predict with."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    return train(
-        compose(["trainer.epochs=8", "optimizer.lr=0.003", f"hydra.run.dir={folder}"]), Console(view=Quiet())
-    )
+    return train(compose(["trainer.epochs=8", "optimizer.lr=0.003", f"hydra.run.dir={folder}"]), Console(view=Quiet()))
 
 
 def test_the_default_run_learns_the_digits_and_leaves_everything_the_design_promises(finished):
@@ -189,6 +188,14 @@ def test_tensorboard_events_hold_the_records(here):
     written = [(event.step, event.value) for event in events.Scalars("val/loss")]
     assert [step for step, _ in written] == [record["step"] for record in records]
     assert [value for _, value in written] == pytest.approx([record["val/loss"] for record in records], rel=1e-6)
+
+
+def test_a_missing_extra_is_said_before_anything_is_written(here, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    assert main(["train", *QUICK, "logger=tensorboard", "hydra.run.dir=run"]) == 2
+    assert "pip install 'dlrun[tensorboard]'" in capsys.readouterr().err
+    assert not list(here.iterdir())
 
 
 def test_predict_an_image_a_folder_and_rows(here, finished, capsys):

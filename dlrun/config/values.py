@@ -6,6 +6,7 @@ check exists to give good messages early, and `build` has the last word.
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,8 @@ def _named(name: str, module: Module) -> Allowed | None:
     match found:
         case Definition(node=ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value)):
             # An alias: Mode = Literal["a", "b"]. One that contains itself, as JSON would, is not looked into.
-            mentioned = {part.id for part in ast.walk(value) if isinstance(part, ast.Name)}
-            return None if name in mentioned else allowed(value, found.module)
+            mentions_itself = re.search(rf"\b{name}\b", ast.unparse(value))
+            return None if mentions_itself else allowed(value, found.module)
         case Definition(node=ast.ClassDef() as node) if is_dataclass(node) and (fields := of_class(found)) is not None:
             return Allowed(lambda value: isinstance(value, dict), "a group of keys", nested=fields)
     return None

@@ -55,7 +55,7 @@ def train_on(t: Training, batch: Any) -> None:
 
 
 def log(t: Training, lr: float) -> None:
-    """Record the mean loss of the last `log_every` steps; the only place in an epoch that waits for the device."""
+    """Record the mean loss of the last `log_every` steps; between validations nothing else waits for the device."""
     record = {"step": t.step, "epoch": t.progress, "train/step_loss": t.meter.mean_since_log(), "lr": lr}
     norm = t.train_step.gradient_norm
     if norm is not None:

@@ -61,6 +61,6 @@ def _slowness(name: str, device: torch.device) -> str:
     if hasattr(torch.ops.mkldnn, supported) and getattr(torch.ops.mkldnn, supported)():
         return ""
     return (
-        f"trainer.precision={name}: this CPU does not compute in {name}; PyTorch imitates it, several times slower than "
-        "trainer.precision=fp32."
+        f"trainer.precision={name}: this CPU does not compute in {name}; PyTorch imitates it, several times slower "
+        "than trainer.precision=fp32."
     )

@@ -1,5 +1,6 @@
 """Records as TensorBoard event files, by the optional package tensorboard."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str, start_step: int = 0, flush_seconds: int = 30) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingExtraError("logger=tensorboard", "tensorboard") from None
+        self.require()
+        from torch.utils.tensorboard import SummaryWriter
+
         purge = start_step + 1 if start_step else None
         self._writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=purge, flush_secs=flush_seconds)
+
+    @staticmethod
+    def require() -> None:
+        """Called before a run directory is made. Raises: MissingExtraError if tensorboard is not installed."""
+        if importlib.util.find_spec("tensorboard") is None:
+            raise MissingExtraError("logger=tensorboard", "tensorboard")
 
     def log(self, record: dict[str, Any]) -> None:
         """Write the numbers of one record."""
