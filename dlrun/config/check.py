@@ -195,14 +195,14 @@ def _arguments(
     """Problems of arguments against a signature: unknown, missing, of the wrong type or range."""
     names = set(signature.parameters) - supplied
     problems = []
+    is_schema = signature.target.startswith("dlrun.config.schema.") or "." not in signature.target
+    owner = f"{key} has" if is_schema else f"{signature.target} takes"
     if not signature.open:
         problems += [
-            f"unknown key '{key}.{name}': {signature.target} takes {', '.join(sorted(names)) or 'no arguments'}."
-            f"{did_you_mean(name, names)}"
+            f"unknown key '{key}.{name}': {owner} {', '.join(sorted(names)) or 'no keys'}.{did_you_mean(name, names)}"
             for name in given
             if name not in names
         ]
-    is_schema = signature.target.startswith("dlrun.config.schema.") or "." not in signature.target
     if not is_schema:
         problems += [
             f"{key}.{name} is missing: {signature.target} needs it."

@@ -164,11 +164,10 @@ def _reason(word: str, error: HydraException) -> str:
     for mark in "\"'":
         if word.count(mark) % 2:
             return f"the quotation mark {mark} is not closed"
-    lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
-    reason = lines[1] if len(lines) > 1 and lines[0].startswith("Error parsing override") else lines[0]
     key, _, value = word.partition("=")
     if not re.fullmatch(r"[+~]{0,2}\w[\w@/-]*(\.[\w@/-]+)*", key, re.ASCII):
         return f"'{key}' is no key, such as trainer.epochs"
-    if "evaluating" in reason or "'" in value:
-        return reason
-    return f"{reason}; quote the value, twice for the shell: \"{key}='{value}'\""
+    said = [line.strip().rstrip(".") for line in str(error).splitlines() if " while evaluating " in line]
+    if said or "'" in value:
+        return said[0] if said else "Hydra's grammar has no such value"
+    return f"a value with characters that mean something to Hydra is quoted, twice for the shell: \"{key}='{value}'\""

@@ -96,7 +96,7 @@ def _locate(target: str) -> tuple[Module | None, list[str]]:
             f"'{target}' cannot be imported: there is no module '{top}' on Python's path. A module of your own is "
             "found in the current folder, in the folder given by --config-dir, or through PYTHONPATH"
         )
-    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    folders = list(dict.fromkeys(map(Path, spec.submodule_search_locations or [])))
     path = Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
     while rest and folders and (below := _child(folders, rest[0])) is not None:
         path, folders, rest = (None, [below], rest[1:]) if below.is_dir() else (below, _inside(below), rest[1:])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dlrun.contracts import Batch, Metric, Optimizer
 from dlrun.engine.evaluate import loss_weight
 from dlrun.engine.precision import Precision
+from dlrun.errors import ConfigError
 from dlrun.optim.averaging import ExponentialMovingAverage
 from dlrun.optim.clipping import clip_gradients, gradient_norm
 
@@ -62,6 +63,11 @@ class TrainStep:
         self.average, self.metrics = average, tuple(metrics)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS) or getattr(optimizer, "needs_closure", False)
+        if self.needs_closure and self.scaler is not None:
+            raise ConfigError(
+                f"trainer.precision=fp16 does not go with {type(optimizer).__name__}, which evaluates the loss several "
+                "times in a step and would take scaled gradients for true ones; use fp32 or bf16."
+            )
         self.measure_norm = False
         self.gradient_norm: Tensor | None = None
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dlrun.contracts import Batch
 from dlrun.engine.precision import choose_precision
 from dlrun.engine.step import TrainStep, split
+from dlrun.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -104,6 +105,13 @@ def test_lbfgs_gets_its_closure_and_solves_a_least_squares_problem():
     for _ in range(6):
         step(Batch(inputs, targets))
     assert float(step(Batch(inputs, targets))) < 1e-9
+
+
+def test_lbfgs_is_refused_with_a_scaled_loss():
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(ConfigError, match=r"fp16 does not go with LBFGS"):
+        TrainStep(model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp16", CPU), micro_batch_size=4)
 
 
 def test_fp16_scales_the_loss_and_unscales_before_clipping():
