@@ -215,7 +215,7 @@ GRAMMAR = {
     "train model.widths=[10,20": ["model.widths=[10,20", "[ and ] do not pair"],
     "train model.widths={10": ["{ and } do not pair"],
     "train name=a'b": ["name=a'b", "quotation mark"],
-    "train name=a=b": ["name=a=b", "quote the value", "\"name='a=b'\""],
+    "train name=a=b": ["name=a=b", "quoted", "\"name='a=b'\""],
     "train model.widths=10,20": ["model.widths=10,20", "add -m", "model.widths=[10,20]"],
     "train seed=range(5)": ["seed=range(5)", "add -m"],
     "train data.delimiter=;": ["data.delimiter=;", "\"data.delimiter=';'\""],
@@ -269,7 +269,7 @@ PARTS = {
     "train --config-dir mine scheduler=typo": ["scheduler.step_size", "missing", "'scheduler.step_sise'"],
     "train --config-dir mine augment=typo": ["'augment.flip.q'", "takes axis, p"],
     "train --config-dir mine callbacks=typo": ["callbacks.own._target_", "no 'Ned'"],
-    "train --config-dir mine experiment=typo": ["'trainer.epoch'", "Did you mean 'epochs'?"],
+    "train --config-dir mine experiment=typo": ["'trainer.epoch'", "trainer has accumulate", "Did you mean 'epochs'?"],
 }
 KINDS = (WORDS, CHOICES, KEYS, VALUES, GRAMMAR, SWEEPS, PARTS)
 CASES = {case: needles for kind in KINDS for case, needles in kind.items()}
