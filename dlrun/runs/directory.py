@@ -85,6 +85,7 @@ class RunDirectory:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("dlrun")
         logger.setLevel(logging.INFO)
+        logger.disabled = False  # as logging.config.dictConfig, called anywhere, leaves every logger it does not know
         logger.addHandler(handler)
         try:
             yield
