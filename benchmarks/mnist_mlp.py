@@ -163,16 +163,19 @@ def dlrun_arm(batch_size: int) -> Arm:
     return epoch
 
 
-def measure(batch_size: int, rounds: int) -> dict[str, Any]:
+def measure(batch_size: int, rounds: int, peers: bool) -> dict[str, Any]:
     """Seconds per epoch of each arm, in turn. Returns: per arm the times, and the ratios of medians to dlrun's."""
     arms: dict[str, Arm | None] = {
         "dlrun": dlrun_arm(batch_size),
         "arithmetic": arithmetic(batch_size),
-        "dataloader": dataloader_loop(batch_size, 0),
-        "dataloader, 2 workers": dataloader_loop(batch_size, 2),
-        "lightning": lightning(batch_size, 0),
-        "lightning, 2 workers": lightning(batch_size, 2),
     }
+    if peers:
+        arms |= {
+            "dataloader": dataloader_loop(batch_size, 0),
+            "dataloader, 2 workers": dataloader_loop(batch_size, 2),
+            "lightning": lightning(batch_size, 0),
+            "lightning, 2 workers": lightning(batch_size, 2),
+        }
     present = {name: arm for name, arm in arms.items() if arm is not None}
     for arm in present.values():
         arm()  # warm-up
@@ -196,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 4096])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without-peers", action="store_true", help="dlrun and the arithmetic alone")
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
     result: dict[str, Any] = {
@@ -204,7 +208,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     for batch_size in words.batch:
-        result[f"batch {batch_size}"] = measure(batch_size, words.rounds)
+        result[f"batch {batch_size}"] = measure(batch_size, words.rounds, not words.without_peers)
     if words.json:
         words.json.parent.mkdir(parents=True, exist_ok=True)
         words.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -243,6 +243,8 @@ def test_plan_says_what_would_run_and_writes_nothing(here, capsys):
     assert "to 0.5\n" in out
     assert "val/accuracy (higher is better)" in out
     assert not list(here.iterdir())
+    assert main(["plan", "-m", "seed=0,1"]) == 2
+    assert "leave out -m" in capsys.readouterr().err
 
 
 def test_a_sweep_runs_every_job_also_after_one_has_failed(here, capsys):

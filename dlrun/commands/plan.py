@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dlrun.errors import UsageError
+
 if TYPE_CHECKING:
     from dlrun.planning import Plan
 
@@ -27,6 +29,8 @@ def run(arguments: list[str]) -> int:
     from dlrun.config.compose import compose
 
     words = parse_arguments(arguments)
+    if words.multirun or words.cfg or words.info:
+        raise UsageError("dlrun plan shows one run: leave out -m, --cfg and --info, and give one value for each key.")
     composed = compose(
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )

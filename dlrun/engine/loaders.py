@@ -53,11 +53,8 @@ class Preparation:
         self.shift: Tensor | float = 0.0
         self.is_image = spec.kind is Kind.IMAGE
         if self.is_image and spec.mean:
-            std = torch.tensor(spec.std, dtype=torch.float64)
-            mean = torch.tensor(spec.mean, dtype=torch.float64)
-            shape = (1, -1, 1, 1)
-            self.scale = (1 / std).to(torch.float32).view(shape).to(device)
-            self.shift = (mean / std).to(torch.float32).view(shape).to(device)
+            self.scale = _per_channel([1 / std for std in spec.std], device)
+            self.shift = _per_channel([mean / std for mean, std in zip(spec.mean, spec.std, strict=True)], device)
         self.byte_scale = self.scale / 255.0
 
     def __call__(self, batch: Batch, step: int) -> Batch:
@@ -74,6 +71,11 @@ class Preparation:
         # A copy in the type and layout wanted, then in place: one pass less over memory than the obvious expression.
         fresh: Tensor = images.to(torch.float32, memory_format=self.layout, copy=True)
         return fresh.mul_(scale).sub_(self.shift)
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor | float:
+    """Values to combine with (B, C, H, W); one alone stays a number, which is faster than a tensor of one element."""
+    return values[0] if len(values) == 1 else torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 class ResidentLoader:
@@ -101,10 +103,9 @@ class ResidentLoader:
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        order = epoch_order(len(self.examples), self.seed, epoch).to(self.device)
+        order = epoch_order(len(self.examples), self.seed, epoch).to(self.device).split(self.batch_size)
         for position in range(first, self.steps_per_epoch):
-            index = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield self.prepare(self.examples.take(index), epoch * self.steps_per_epoch + position)
+            yield self.prepare(self.examples.take(order[position]), epoch * self.steps_per_epoch + position)
 
 
 class StreamingLoader:
