@@ -16,7 +16,7 @@ from dlrun.contracts import Augment, DataSpec, Examples, Splits
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
-from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits
+from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import derive, make_deterministic, seed_everything
 from dlrun.engine.step import TrainStep
@@ -162,10 +162,11 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     """Resident where the data fit on the device, else streaming; `data.loader` overrides."""
     batch_size = data.batch_size * a.settings.accumulate
     prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
-    shared = (batch_size, a.config["seed"], prepare, a.device, data.drop_last)
+    train, seed = a.splits.train, a.config["seed"]
     if _resident(a.splits, data, a.device):
-        return ResidentLoader(a.splits.train.to(a.device), *shared)
-    return StreamingLoader(a.splits.train, *shared, workers=data.workers)
+        train, prepare = normalise_ahead(train.to(a.device), prepare)
+        return ResidentLoader(train, batch_size, seed, prepare, a.device, data.drop_last)
+    return StreamingLoader(train, batch_size, seed, prepare, a.device, data.drop_last, data.workers)
 
 
 def convolves(model: nn.Module) -> bool:

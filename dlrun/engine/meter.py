@@ -27,6 +27,7 @@ class LossMeter:
 
     def __init__(self, window: int, device: torch.device) -> None:
         self._buffer = torch.zeros(window, device=device)
+        self._slots = self._buffer.unbind()
         self._sizes: list[int] = []
         self._lrs: list[float] = []
         self._since_log: list[tuple[float, int]] = []
@@ -34,9 +35,9 @@ class LossMeter:
 
     def add(self, loss: Tensor, size: int, lr: float) -> None:
         """Note the loss of one step, a scalar on the device, over `size` examples."""
-        if len(self._sizes) == len(self._buffer):
+        if len(self._sizes) == len(self._slots):
             self.drain()
-        self._buffer[len(self._sizes)].copy_(loss)
+        self._slots[len(self._sizes)].copy_(loss)
         self._sizes.append(size)
         self._lrs.append(lr)
 

@@ -1,10 +1,12 @@
 """Loaders: every example once an epoch, the same order from any step on, resident and streaming alike."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
-from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, steps_in
+from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, normalise_ahead, steps_in
 
 CPU = torch.device("cpu")
 SPEC = DataSpec("toy", Task.CLASSIFICATION, Kind.IMAGE, (1, 2, 2), 4, mean=(0.25,), std=(0.5,))
@@ -54,6 +56,24 @@ def test_images_are_normalised_as_documented():
     raw = examples().inputs[batch.targets].double() / 255
     assert torch.allclose(batch.inputs.double(), (raw - 0.25) / 0.5, atol=1e-6)
     assert batch.inputs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_normalised_ahead_give_the_same_bits(channels):
+    spec = dataclasses.replace(
+        SPEC, shape=(channels, 2, 2), mean=(0.2, 0.3, 0.4)[:channels], std=(0.5, 0.6, 0.7)[:channels]
+    )
+    images = torch.randint(256, (23, channels, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data, prepare = Arrays(images, torch.arange(23)), Preparation(spec, (), 3, CPU)
+    ahead = normalise_ahead(data, prepare)
+    assert ahead[0].inputs.dtype == torch.float32
+    slow, fast = (ResidentLoader(d, 5, 3, p, CPU, False) for d, p in ((data, prepare), ahead))
+    for a, b in zip(slow.epoch(2), fast.epoch(2), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+    noisy = Preparation(spec, (add_noise,), 3, CPU)
+    assert normalise_ahead(data, noisy) == (data, noisy)  # what is random must come first
+    assert torch.equal(data.inputs, images)
 
 
 def test_the_stored_images_are_left_as_they_were():
