@@ -194,6 +194,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def split(self, size: int) -> list[Batch]:
+        """Parts of `size` examples; the last may be smaller."""
+        targets = self.targets.split(size)
+        if isinstance(self.inputs, tuple):
+            pieces = zip(*(tensor.split(size) for tensor in self.inputs), strict=True)
+            return [Batch(inputs, target) for inputs, target in zip(pieces, targets, strict=True)]
+        return [Batch(inputs, target) for inputs, target in zip(self.inputs.split(size), targets, strict=True)]
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with `change` applied to each tensor."""
         inputs = tuple(change(x) for x in self.inputs) if isinstance(self.inputs, tuple) else change(self.inputs)

@@ -56,7 +56,7 @@ class Accuracy:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         classes = targets.argmax(-1) if targets.ndim == outputs.ndim else targets
-        self.correct += (outputs.argmax(-1) == classes).sum()
+        self.correct += outputs.argmax(-1).eq_(classes).sum()  # in place: integers are summed faster than booleans
         self.count += classes.numel()
 
     def compute(self) -> dict[str, float]:

@@ -93,7 +93,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         if self.accumulate == 1:
             return self._backward(batch, None, metrics)
-        parts = split(batch, self.micro_batch_size)
+        parts = batch.split(self.micro_batch_size)
         weights = [loss_weight(self.loss, part) for part in parts]
         total = sum(weights)
         return torch.stack(
@@ -153,12 +153,3 @@ class TrainStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Cut a batch into micro-batches of `size`; the last may be smaller."""
-    targets = batch.targets.split(size)
-    if isinstance(batch.inputs, tuple):
-        pieces = zip(*(tensor.split(size) for tensor in batch.inputs), strict=True)
-        return [Batch(inputs, target) for inputs, target in zip(pieces, targets, strict=True)]
-    return [Batch(inputs, target) for inputs, target in zip(batch.inputs.split(size), targets, strict=True)]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Batch
 from dlrun.engine.precision import choose_precision
-from dlrun.engine.step import TrainStep, split
+from dlrun.engine.step import TrainStep
 from dlrun.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -134,6 +134,6 @@ def test_fp16_scales_the_loss_and_unscales_before_clipping():
 
 def test_split_cuts_inputs_and_targets_alike_also_tuples():
     x, y = torch.arange(10), torch.arange(10)
-    parts = split(Batch((x, x * 2), y), 4)
+    parts = Batch((x, x * 2), y).split(4)
     assert [len(part) for part in parts] == [4, 4, 2]
     assert torch.equal(torch.cat([part.arguments[1] for part in parts]), x * 2)
