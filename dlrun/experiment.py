@@ -128,6 +128,8 @@ class Session:
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Take up a checkpoint: training, best weights, and the records written until then."""
+        for unfinished in self.run.checkpoints.glob(".*.tmp"):  # of a process killed while it was saving
+            unfinished.unlink()
         self.log = MetricsLog(self.run.metrics, 0 if state is None else state["metrics_length"])
         if state is not None:
             self.training.load_state_dict(state["state"])

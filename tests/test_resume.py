@@ -175,7 +175,9 @@ def test_real_signals(number, tmp_path, undisturbed):
         assert json.loads((tmp_path / "cut/summary.json").read_text())["status"] == "interrupted"
     else:
         assert process.returncode == -9
+    (tmp_path / "cut/checkpoints/.last.pt.1.tmp").write_bytes(b"half of a checkpoint")
     assert main(["resume", str(tmp_path / "cut")]) == 0
+    assert not list((tmp_path / "cut/checkpoints").glob(".*"))
     assert_equal(undisturbed, content(tmp_path / "cut"))
 
 
