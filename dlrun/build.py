@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -322,8 +322,3 @@ def _can_fuse(parameters: Mapping[str, inspect.Parameter], node: Part, model: nn
     if "fused" not in parameters or any(node.get(key) is not None for key in ("fused", "foreach", "differentiable")):
         return False
     return all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in model.parameters())
-
-
-def class_names(spec: DataSpec) -> Sequence[str]:
-    """Names of the classes, or their numbers."""
-    return spec.class_names or [str(i) for i in range(spec.num_outputs)]
