@@ -11,7 +11,7 @@ from dlrun.errors import ConfigError
 
 def test_every_activation_is_torchs_own():
     x = torch.linspace(-3, 3, 41)
-    for name in layers.ACTIVATIONS:
+    for name in layers.named.ACTIVATIONS:
         expected = x if name == "identity" else getattr(F, name, getattr(torch, name, None))(x)
         assert torch.equal(layers.activation(name)(x), expected), name
 
