@@ -6,12 +6,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlrun import layers
+from dlrun.layers import named
 from dlrun.errors import ConfigError
 
 
 def test_every_activation_is_torchs_own():
     x = torch.linspace(-3, 3, 41)
-    for name in layers.named.ACTIVATIONS:
+    for name in named.ACTIVATIONS:
         expected = x if name == "identity" else getattr(F, name, getattr(torch, name, None))(x)
         assert torch.equal(layers.activation(name)(x), expected), name
 
