@@ -17,6 +17,7 @@ from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveChec
 from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
+from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import derive, make_deterministic, seed_everything
 from dlrun.engine.step import TrainStep
@@ -163,10 +164,11 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     batch_size = data.batch_size * a.settings.accumulate
     prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
     train, seed = a.splits.train, a.config["seed"]
+    order = make_order(data.order, train, batch_size, seed, data.curriculum_epochs)
     if _resident(a.splits, data, a.device):
         train, prepare = normalise_ahead(train.to(a.device), prepare)
-        return ResidentLoader(train, batch_size, seed, prepare, a.device, data.drop_last)
-    return StreamingLoader(train, batch_size, seed, prepare, a.device, data.drop_last, data.workers)
+        return ResidentLoader(train, batch_size, order, prepare, a.device, data.drop_last)
+    return StreamingLoader(train, batch_size, order, prepare, a.device, data.drop_last, seed, data.workers)
 
 
 def convolves(model: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from dlrun.config import schema
 from dlrun.contracts import Augment, Batch, DataSpec, Logger, Metric, Splits, Task
 from dlrun.engine.callbacks import Callback
 from dlrun.engine.foreign import adapt
+from dlrun.engine.loaders import gather
 from dlrun.errors import ConfigError, ContractError, DlrunError
 from dlrun.optim.durations import resolve, resolve_arguments
 from dlrun.optim.parameter_groups import parameter_groups
@@ -81,8 +82,9 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
     """
     spec, was_training = splits.spec, model.training
     where = next((p.device for p in model.parameters()), torch.device("cpu"))
-    index = torch.arange(min(2, len(splits.train)), device=splits.train.targets.device)
-    batch = prepare(splits.train.take(index).map(lambda tensor: tensor.to(where)), 0)
+    batch = prepare(
+        gather(splits.train, torch.arange(min(2, len(splits.train)))).map(lambda tensor: tensor.to(where)), 0
+    )
     model.eval()
     name = type(model).__name__
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
@@ -95,13 +97,14 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
                 f"the model ({name}) cannot read data={spec.name}, {spec.kind.value}s of shape {spec.shape}: "
                 f"{_one_line(error)}."
             ) from error
-        expected = (len(batch), spec.num_outputs)
-        simple = spec.task in (Task.CLASSIFICATION, Task.MULTILABEL, Task.REGRESSION)
-        if simple and (not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected):
+        by_token = spec.task in (Task.LANGUAGE_MODELLING, Task.SEQUENCE_TO_SEQUENCE)
+        expected = (*batch.targets.shape[: 2 if by_token else 1], spec.num_outputs)
+        if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            each = "one row per token of each example" if by_token else "one row per example"
             raise ContractError(
                 f"the model ({name}) gives outputs of shape {got} for data={spec.name}, whose task "
-                f"({spec.task.value}) needs {expected}: one row per example, {spec.num_outputs} outputs each."
+                f"({spec.task.value}) needs {expected}: {each}, {spec.num_outputs} outputs each."
             )
         try:
             loss(outputs, batch.targets)
@@ -122,8 +125,7 @@ def check_smallest_batch(
     if 1 not in (count, batch_size, last):
         return
     where = next((p.device for p in model.parameters()), torch.device("cpu"))
-    index = torch.zeros(1, dtype=torch.long, device=splits.train.targets.device)
-    batch = prepare(splits.train.take(index).map(lambda tensor: tensor.to(where)), 0)
+    batch = prepare(gather(splits.train, torch.zeros(1, dtype=torch.long)).map(lambda tensor: tensor.to(where)), 0)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
         try:
             copy.deepcopy(model).train()(*batch.arguments)
@@ -141,7 +143,9 @@ def build_loss(config: Part, splits: Splits) -> nn.Module:
     wanted = _parameters(factory)
     arguments: dict[str, Any] = {"spec": splits.spec} if "spec" in wanted else {}
     if "class_counts" in wanted and node.get("class_counts") is None and splits.spec.task is Task.CLASSIFICATION:
-        arguments["class_counts"] = torch.bincount(splits.train.targets, minlength=splits.spec.num_outputs).tolist()
+        arguments["class_counts"] = torch.bincount(
+            splitting.targets_of(splits.train), minlength=splits.spec.num_outputs
+        ).tolist()
     loss = _call("loss", node, factory, **arguments)
     if not callable(loss):
         raise ContractError(

@@ -103,6 +103,29 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a text, a token's index being its number; made from the training split by dlrun/text.py.
+
+    Attributes:
+        tokens: special ones first, where there are any: PAD, UNK, BOS, EOS.
+        level: what a token is: a character, or a word (or mark of punctuation).
+        lower: whether capitals are taken as small letters.
+    """
+
+    tokens: tuple[str, ...]
+    level: Literal["char", "word"] = "char"
+    lower: bool = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = range(4)  # their numbers in every vocabulary that has them
+IGNORED = -100  # the target of a token that does not count, PyTorch's own convention
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """All a model may know of the data. Holds plain values only, so it can be stored in a checkpoint.
 
@@ -110,14 +133,22 @@ class DataSpec:
         name: what the user calls the data ("mnist"), for messages.
         task, kind: see `Task` and `Kind`.
         shape: of one input, without the batch dimension.
-        num_outputs: classes of a classification, outputs of a regression.
+        num_outputs: classes of a classification, outputs of a regression, different tokens to predict; numbers in
+            a forecast (horizon times series, time first) or in a reconstruction, flattened.
         class_names: one per class, or empty.
         mean, std: of the inputs, from the training split; one per channel (image) or feature; empty when the
             inputs are used as they are. Images are scaled to [0, 1] first.
         target_mean, target_std: of regression targets, one per output; losses are taken on standardised targets,
             errors are reported in the target's own units.
-        columns: for tables, how each column is encoded; used to predict from new rows.
-        vocabulary_size: of token inputs, else 0.
+        columns: for tables and series, how each column is encoded; used to predict from new rows.
+        vocabulary_size: different tokens in the inputs, else 0.
+        padding: the token that fills short inputs up to `shape`, which models leave out; None if there is none.
+        vocabulary: what the tokens of the inputs stand for, where they are text.
+        target_vocabulary: of a sequence-to-sequence task's targets; a language model predicts its own inputs.
+        target_length: largest number of target tokens in a sequence-to-sequence task, the end mark counted.
+        horizon: time steps of a forecast.
+        target_columns: which of `columns` are forecast.
+        season: time steps after which the series resembles itself, for naive forecasts; 0: not known.
     """
 
     name: str
@@ -132,6 +163,13 @@ class DataSpec:
     target_std: tuple[float, ...] = ()
     columns: tuple[Column, ...] = ()
     vocabulary_size: int = 0
+    padding: int | None = None
+    vocabulary: Vocabulary | None = None
+    target_vocabulary: Vocabulary | None = None
+    target_length: int = 0
+    horizon: int = 0
+    target_columns: tuple[int, ...] = ()
+    season: int = 0
 
     @property
     def num_features(self) -> int:
@@ -163,7 +201,13 @@ class DataSpec:
         columns = tuple(
             Column(**{**column, "categories": tuple(column["categories"])}) for column in plain.get("columns", ())
         )
-        return cls(**{**values, "task": Task(plain["task"]), "kind": Kind(plain["kind"]), "columns": columns})
+        texts = {
+            key: Vocabulary(**{**plain[key], "tokens": tuple(plain[key]["tokens"])})
+            for key in ("vocabulary", "target_vocabulary")
+            if plain.get(key) is not None
+        }
+        fixed = {"task": Task(plain["task"]), "kind": Kind(plain["kind"]), "columns": columns}
+        return cls(**{**values, **fixed, **texts})
 
 
 SHAPES = {
@@ -180,7 +224,11 @@ class Batch:
 
     Attributes:
         inputs: (B, ...) as `DataSpec.kind` says; a tuple where a model takes several tensors (`model(*inputs)`).
-        targets: (B,) class indices, (B, classes) class probabilities (mixup), (B, outputs) regression values.
+        targets: (B,) class indices, (B, classes) class probabilities (mixup), (B, outputs) regression values,
+            (B, T) the token that is right at each position, `IGNORED` where none counts.
+
+    A sequence-to-sequence batch has inputs (source (B, S), shifted (B, T)), the latter what has been said before each
+    target token, beginning with BOS.
     """
 
     inputs: Tensor | tuple[Tensor, ...]
@@ -209,15 +257,23 @@ class Batch:
 
 
 class Examples(Protocol):
-    """A set of examples that can be gathered by index: `Arrays`, or anything with these methods."""
+    """A set of examples that can be gathered by index: `Arrays`, those of dlrun/examples.py, or one's own.
 
-    @property
-    def targets(self) -> Tensor:
-        """(N, ...) targets of all examples, for stratified splits."""
+    Examples of a classification also have `targets`, (N,) or (N, classes), for stratified splits. Padded ones have
+    `lengths`, (N,) or (N, parts) on the CPU, and `trim(batch, longest)`, which cuts a batch to its longest example.
+    `difficulty`, (N,), is what a curriculum goes by where there are no lengths.
+    """
 
     @property
     def nbytes(self) -> int:
         """Memory of all examples; decides whether they are kept on the device."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """All that the examples consist of, for the fingerprint of the data."""
 
     def __len__(self) -> int: ...
 
@@ -241,6 +297,13 @@ class Arrays:
     @property
     def nbytes(self) -> int:
         return self.inputs.nbytes + self.targets.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.inputs, self.targets
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -275,6 +338,20 @@ class Splits:
 
 
 # --- The parts
+
+
+class Continues(Protocol):
+    """A model that produces tokens one after the other; language models and decoders offer it beside `forward`.
+
+    The state is the model's own (a hidden state, cached keys and values) and belongs to one batch of sequences.
+    Feeding a sequence at once or token by token gives the same logits as `forward`, to rounding.
+    """
+
+    def begin(self, source: Tensor) -> Any:
+        """The state before the first target token, of sources (B, S); only for sequence-to-sequence models."""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Logits (B, t, num_outputs) after each of the tokens (B, t), and the new state; None begins a text."""
 
 
 class Optimizer(Protocol):

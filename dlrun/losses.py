@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlrun.contracts import DataSpec, Fraction, Interval, NonNegativeFloat, NonNegativeInt, PositiveFloat, Task
+from dlrun.contracts import IGNORED, DataSpec, Fraction, Interval, NonNegativeFloat, NonNegativeInt, PositiveFloat, Task
 from dlrun.errors import ContractError
 
 CLASSES = (Task.CLASSIFICATION, Task.LANGUAGE_MODELLING, Task.SEQUENCE_TO_SEQUENCE)  # one class index per output
 VALUES = (Task.REGRESSION, Task.FORECASTING, Task.RECONSTRUCTION)  # numbers
-IGNORED = -100  # the target of a token that does not count, PyTorch's own convention
 
 Quantile = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlrun.contracts import DataSpec, Metric, Task
-
-IGNORED = -100  # the target of a token that does not count, PyTorch's own convention
+from dlrun.contracts import IGNORED, DataSpec, Metric, Task
 
 MONITOR: dict[Task, str] = {
     Task.CLASSIFICATION: "accuracy",

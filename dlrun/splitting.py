@@ -30,7 +30,9 @@ def complete(
     limit: float | None = None,
     label_noise: float = 0.0,
     imbalance: float | Mapping[Any, float] | None = None,
+    bootstrap: int | None = None,
     normalize: bool = True,
+    reconstruct: bool = False,
 ) -> Splits:
     """Give `splits` its missing parts; see conf/data/_common.yaml for what each argument means.
 
@@ -51,18 +53,38 @@ def complete(
     elif val is None:
         train, val = carve(train, spec, val_fraction, generator)
     if imbalance is not None:
-        train = train.subset(unbalanced(train.targets, spec, imbalance, generator))
+        train = train.subset(unbalanced(train, spec, imbalance, generator))
     if limit is not None:
-        train = train.subset(limited(train.targets, spec, limit, generator))
+        train = train.subset(limited(train, spec, limit, generator))
     if label_noise:
         train = with_label_noise(train, spec, label_noise, generator)
-    return normalised(dataclasses.replace(splits, train=train, val=val, test=test), normalize)
+    if bootstrap is not None:
+        train = train.subset(resampled(len(train), bootstrap))
+    done = normalised(dataclasses.replace(splits, train=train, val=val, test=test), normalize)
+    return dataclasses.replace(done, spec=reconstruction(done.spec)) if reconstruct else done
+
+
+def resampled(count: int, seed: int) -> Tensor:
+    """`count` indices drawn with replacement; about 63 % of the examples are among them. Source: Breiman 1996."""
+    return torch.randint(count, (count,), generator=torch.Generator().manual_seed(seed)).sort().values
+
+
+def reconstruction(spec: DataSpec) -> DataSpec:
+    """The spec of the same inputs with themselves as targets, flattened; the loader makes the targets.
+
+    Raises: ConfigError for tokens, which are no numbers to come close to.
+    """
+    if spec.kind is Kind.TOKENS:
+        raise ConfigError(f"data.reconstruct=true needs inputs of numbers, but data={spec.name} has tokens.")
+    return dataclasses.replace(
+        spec, task=Task.RECONSTRUCTION, num_outputs=spec.num_features, class_names=(), target_mean=(), target_std=()
+    )
 
 
 def carve(examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator) -> tuple[Examples, Examples]:
     """Split off a share of the examples, stratified by class. Returns: the rest, the share."""
     count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
-    chosen = _spread(_by_class(examples.targets, spec, generator), count)
+    chosen = _spread(_by_class(examples, spec, generator), count)
     return _without(examples, chosen), examples.subset(chosen.sort().values)
 
 
@@ -72,29 +94,29 @@ def cross_validation(
     """Stratified k-fold: sizes of folds, and of each class in them, differ by one at the most."""
     if folds > len(examples):
         raise ConfigError(f"data.folds must be at most the {len(examples)} training examples, got {folds}.")
-    chosen = _by_class(examples.targets, spec, generator)[fold::folds]
+    chosen = _by_class(examples, spec, generator)[fold::folds]
     return _without(examples, chosen), examples.subset(chosen.sort().values)
 
 
-def limited(targets: Tensor, spec: DataSpec, limit: float, generator: torch.Generator) -> Tensor:
+def limited(examples: Examples, spec: DataSpec, limit: float, generator: torch.Generator) -> Tensor:
     """Indices of so many (an int) or such a share (a float up to 1) of the examples, stratified."""
     if isinstance(limit, float) and limit > 1:
         raise ConfigError(f"data.limit must be a whole number of examples or a share in (0, 1], got {limit}.")
-    count = limit if isinstance(limit, int) else max(1, round(limit * len(targets)))
-    if count > len(targets):
-        raise ConfigError(f"data.limit must be at most the {len(targets)} training examples, got {count}.")
-    return _spread(_by_class(targets, spec, generator), int(count)).sort().values
+    count = limit if isinstance(limit, int) else max(1, round(limit * len(examples)))
+    if count > len(examples):
+        raise ConfigError(f"data.limit must be at most the {len(examples)} training examples, got {count}.")
+    return _spread(_by_class(examples, spec, generator), int(count)).sort().values
 
 
 def unbalanced(
-    targets: Tensor, spec: DataSpec, imbalance: float | Mapping[Any, float], generator: torch.Generator
+    examples: Examples, spec: DataSpec, imbalance: float | Mapping[Any, float], generator: torch.Generator
 ) -> Tensor:
     """Indices that keep a given share of single classes, or an exponential long tail over all of them.
 
     Source of the long tail: Cui et al. 2019, sec. 5.1 (arXiv:1901.05555): class i of C keeps ratio^(-i/(C-1)).
     """
     _require_classes(spec, "imbalance", imbalance)
-    classes = spec.num_outputs
+    targets, classes = targets_of(examples), spec.num_outputs
     if isinstance(imbalance, Mapping):
         shares = {_class_index(name, spec): share for name, share in imbalance.items()}
     else:
@@ -154,13 +176,11 @@ def fingerprint(splits: Splits) -> str:
     """A hash of all examples and their assignment to the splits; equal data give equal fingerprints."""
     digest = hashlib.sha256()
     for examples in (splits.train, splits.val, splits.test):
-        if isinstance(examples, Arrays):
-            for tensor in (examples.inputs, examples.targets):
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(_bytes(tensor))
-        elif examples is not None:
-            digest.update(str(len(examples)).encode())
-            digest.update(_bytes(examples.targets))
+        assert examples is not None
+        digest.update(str(len(examples)).encode())
+        for tensor in examples.tensors():
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
 
 
@@ -170,10 +190,15 @@ def _bytes(tensor: Tensor) -> Any:
     return memoryview(array.reshape(-1).view("uint8"))
 
 
-def _by_class(targets: Tensor, spec: DataSpec, generator: torch.Generator) -> Tensor:
+def targets_of(examples: Examples) -> Tensor:
+    """The targets of all examples of a classification."""
+    return examples.targets  # type: ignore[attr-defined, no-any-return]
+
+
+def _by_class(examples: Examples, spec: DataSpec, generator: torch.Generator) -> Tensor:
     """All indices, shuffled, then brought together class by class."""
-    order = torch.randperm(len(targets), generator=generator)
-    if spec.task in CLASSES and targets.ndim == 1:
+    order = torch.randperm(len(examples), generator=generator)
+    if spec.task in CLASSES and (targets := targets_of(examples)).ndim == 1:
         order = order[targets[order].sort(stable=True).indices]
     return order
 

@@ -70,7 +70,11 @@ class Data:
     limit: PositiveInt | PositiveFloat | None = None
     label_noise: Fraction = 0.0
     imbalance: PositiveFloat | dict[str, Fraction] | None = None
+    bootstrap: NonNegativeInt | None = None
     normalize: bool = True
+    reconstruct: bool = False
+    order: Literal["shuffled", "bucketed", "contiguous", "curriculum"] = "shuffled"
+    curriculum_epochs: PositiveInt = 5
     drop_last: bool = False
     loader: Literal["auto", "resident", "streaming"] = "auto"
     workers: NonNegativeInt = 2

@@ -34,6 +34,13 @@ class Table:
     def nbytes(self) -> int:
         return self.targets.nbytes + sum(values.nbytes for values in self.columns.values())
 
+    @property
+    def device(self) -> torch.device:
+        return self.targets.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        raise TypeError("a Table must be encoded by Splits.fit before it can be fingerprinted")
+
     def __len__(self) -> int:
         return len(self.targets)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Examples, Metric
-from dlrun.engine.loaders import Preparation
+from dlrun.engine.loaders import Preparation, gather
 from dlrun.engine.precision import Precision
 
 
@@ -59,9 +59,8 @@ class Evaluator:
 
     def batches(self) -> Iterator[Batch]:
         """The split in its own order, prepared, on the device."""
-        where = self.examples.targets.device
-        for index in torch.arange(len(self.examples), device=where).split(self.batch_size):
-            batch = self.examples.take(index).map(lambda tensor: tensor.to(self.device, non_blocking=True))
+        for index in torch.arange(len(self.examples)).split(self.batch_size):
+            batch = gather(self.examples, index).map(lambda tensor: tensor.to(self.device, non_blocking=True))
             yield self.prepare(batch, 0)
 
 

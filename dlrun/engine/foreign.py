@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,13 @@ class DatasetExamples:
     def nbytes(self) -> int:
         return UNKNOWN_SIZE
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def tensors(self) -> Sequence[Tensor]:
+        return (self.targets,)  # reading every input would take as long as an epoch
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -64,7 +72,7 @@ def adapt(splits: Splits) -> Splits:
 
 
 def _adapt(name: str, part: Any) -> Examples:
-    if hasattr(part, "subset") and hasattr(part, "targets"):
+    if hasattr(part, "subset") and hasattr(part, "take"):
         return part  # type: ignore[no-any-return]
     if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
         return DatasetExamples(part)

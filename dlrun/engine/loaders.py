@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dlrun.contracts import Arrays, Augment, Batch, DataSpec, Examples, Kind
+from dlrun.contracts import Arrays, Augment, Batch, DataSpec, Examples, Kind, Task
 from dlrun.engine.device import free_memory
+from dlrun.engine.order import Order
 from dlrun.engine.seeding import derive
 
 RESIDENT_SHARE = 0.5  # of the memory that is free on the device
@@ -54,6 +55,7 @@ class Preparation:
         self.scale: Tensor | float = 1.0
         self.shift: Tensor | float = 0.0
         self.is_image = spec.kind is Kind.IMAGE
+        self.reconstructs = spec.task is Task.RECONSTRUCTION
         if self.is_image and spec.mean:
             self.scale = _per_channel([1 / std for std in spec.std], device)
             self.shift = _per_channel([mean / std for mean, std in zip(spec.mean, spec.std, strict=True)], device)
@@ -67,11 +69,18 @@ class Preparation:
 
     def __call__(self, batch: Batch, step: int) -> Batch:
         """The batch of optimizer step `step`, ready for the model."""
+        clean = batch
         if self.augment:
             self.generator.manual_seed(derive(self.seed, "augment", step))
             for change in self.augment:
                 batch = change(batch, self.generator)
-        return Batch(self.normalise(batch.inputs), batch.targets) if self.is_image else batch
+        inputs = self.normalise(batch.inputs) if self.is_image else batch.inputs
+        if not self.reconstructs:
+            return Batch(inputs, batch.targets)
+        # What is to be restored is what there was before the augmentation: noise makes a denoising autoencoder.
+        wanted = inputs if clean is batch else self.normalise(clean.inputs) if self.is_image else clean.inputs
+        assert isinstance(wanted, Tensor)
+        return Batch(inputs, wanted.flatten(1).contiguous())
 
     def normalise(self, images: Any) -> Tensor:
         """(B, C, H, W), uint8 0-255 or float in [0, 1], to float32 with zero mean and unit deviation."""
@@ -91,6 +100,7 @@ def normalise_ahead(examples: Examples, prepare: Preparation) -> tuple[Examples,
     if (
         images is None
         or not prepare.is_image
+        or prepare.reconstructs
         or prepare.augment
         or prepare.layout is torch.channels_last
         or images.device.type != "cpu"
@@ -106,13 +116,23 @@ def _per_channel(values: Sequence[float], device: torch.device) -> Tensor | floa
     return values[0] if len(values) == 1 else torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
+def gather(examples: Examples, index: Tensor) -> Batch:
+    """The examples at `index`, (B,) on the CPU, where they are; padded ones cut to the longest of them."""
+    batch = examples.take(index.to(examples.device))
+    lengths: Tensor | None = getattr(examples, "lengths", None)
+    if lengths is None:
+        return batch
+    longest = lengths[index].view(len(index), -1).amax(0).tolist()
+    return examples.trim(batch, longest)  # type: ignore[attr-defined, no-any-return]
+
+
 class ResidentLoader:
     """All examples live on the device and batches are gathered there: no copies, no workers, no waiting.
 
     Args:
         examples: on `device` already.
         batch_size: examples per optimizer step (micro-batches times their number).
-        seed: of the order.
+        order: of each epoch, see dlrun/engine/order.py.
         prepare: what happens to each batch.
         drop_last: leave out a last batch smaller than the others.
     """
@@ -121,41 +141,50 @@ class ResidentLoader:
         self,
         examples: Examples,
         batch_size: int,
-        seed: int,
+        order: Order,
         prepare: Preparation,
         device: torch.device,
         drop_last: bool,
     ) -> None:
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.examples, self.batch_size, self.order = examples, batch_size, order
         self.prepare, self.device = prepare, device
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
+        self.take = gather if hasattr(examples, "lengths") else _take
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        order = epoch_order(len(self.examples), self.seed, epoch).to(self.device).split(self.batch_size)
+        order = self.order(epoch)
+        if self.take is _take:
+            order = order.to(self.device)  # once, not batch by batch
+        batches = order.split(self.batch_size)
         for position in range(first, self.steps_per_epoch):
-            yield self.prepare(self.examples.take(order[position]), epoch * self.steps_per_epoch + position)
+            yield self.prepare(self.take(self.examples, batches[position]), epoch * self.steps_per_epoch + position)
+
+
+def _take(examples: Examples, index: Tensor) -> Batch:
+    return examples.take(index)
 
 
 class StreamingLoader:
     """Worker processes gather the batches while the device computes: for data that do not fit on it.
 
-    The arguments are those of `ResidentLoader`, but `examples` stay where they are, and `workers` is the number of
-    processes (0: gather in this one).
+    The arguments are those of `ResidentLoader`, but `examples` stay where they are, `seed` is that of what they draw
+    themselves, and `workers` is the number of processes (0: gather in this one).
     """
 
     def __init__(
         self,
         examples: Examples,
         batch_size: int,
-        seed: int,
+        order: Order,
         prepare: Preparation,
         device: torch.device,
         drop_last: bool,
+        seed: int = 0,
         workers: int = 0,
     ) -> None:
         self.prepare, self.device = prepare, device
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
-        self._order = _Order(len(examples), batch_size, seed, self.steps_per_epoch)
+        self._order = _Batches(order, batch_size, seed, self.steps_per_epoch)
         self._loader: DataLoader[Any] = DataLoader(
             _Gather(examples),
             sampler=self._order,
@@ -177,15 +206,15 @@ class StreamingLoader:
             step += 1
 
 
-class _Order:
+class _Batches:
     """The index tensors of the batches of one epoch, and the seed of each."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, steps: int) -> None:
-        self.count, self.batch_size, self.seed, self.steps = count, batch_size, seed, steps
+    def __init__(self, order: Order, batch_size: int, seed: int, steps: int) -> None:
+        self.order, self.batch_size, self.seed, self.steps = order, batch_size, seed, steps
         self.epoch = self.first = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        order = epoch_order(self.count, self.seed, self.epoch)
+        order = self.order(self.epoch)
         for position in range(self.first, self.steps):
             index = order[position * self.batch_size : (position + 1) * self.batch_size]
             yield index, derive(self.seed, "worker", self.epoch, position)
@@ -206,13 +235,8 @@ class _Gather(Dataset[Any]):
         # gathers it, and so the same after a resume.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            batch = self.examples.take(index)
+            batch = gather(self.examples, index)
         return batch.inputs, batch.targets
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of `count` examples for one epoch, the same on every device."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
 
 
 def steps_in(count: int, batch_size: int, drop_last: bool) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
 from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, normalise_ahead, steps_in
+from dlrun.engine.order import shuffled
 
 CPU = torch.device("cpu")
 SPEC = DataSpec("toy", Task.CLASSIFICATION, Kind.IMAGE, (1, 2, 2), 4, mean=(0.25,), std=(0.5,))
@@ -24,8 +25,8 @@ def add_noise(batch: Batch, generator: torch.Generator) -> Batch:
 def loader(kind: str, augment: tuple = (), workers: int = 0, drop_last: bool = False):
     prepare = Preparation(SPEC, augment, 3, CPU)
     if kind == "resident":
-        return ResidentLoader(examples(), 5, 3, prepare, CPU, drop_last)
-    return StreamingLoader(examples(), 5, 3, prepare, CPU, drop_last, workers)
+        return ResidentLoader(examples(), 5, shuffled(len(examples()), 3), prepare, CPU, drop_last)
+    return StreamingLoader(examples(), 5, shuffled(len(examples()), 3), prepare, CPU, drop_last, 3, workers)
 
 
 @pytest.mark.parametrize("kind", ["resident", "streaming"])
@@ -67,7 +68,7 @@ def test_images_normalised_ahead_give_the_same_bits(channels):
     data, prepare = Arrays(images, torch.arange(23)), Preparation(spec, (), 3, CPU)
     ahead = normalise_ahead(data, prepare)
     assert ahead[0].inputs.dtype == torch.float32
-    slow, fast = (ResidentLoader(d, 5, 3, p, CPU, False) for d, p in ((data, prepare), ahead))
+    slow, fast = (ResidentLoader(d, 5, shuffled(len(d), 3), p, CPU, False) for d, p in ((data, prepare), ahead))
     for a, b in zip(slow.epoch(2), fast.epoch(2), strict=True):
         assert torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.targets, b.targets)
@@ -80,7 +81,7 @@ def test_the_stored_images_are_left_as_they_were():
     data = Arrays(torch.rand(8, 1, 2, 2), torch.arange(8))
     before = data.inputs.clone()
     plain = Preparation(SPEC, (), 0, CPU)
-    for _ in ResidentLoader(data, 8, 0, plain, CPU, False).epoch(0):
+    for _ in ResidentLoader(data, 8, shuffled(len(data), 0), plain, CPU, False).epoch(0):
         pass
     plain(Batch(data.inputs, data.targets), 0)
     assert torch.equal(data.inputs, before)

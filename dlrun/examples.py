@@ -1,0 +1,186 @@
+"""Sets of examples beside `Arrays`: padded sequences, pairs of them, and windows that share one long series or text.
+
+All hold tensors, gather batches by index, and move to a device as a whole, as `dlrun.contracts.Examples` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dlrun.contracts import Batch
+
+
+@dataclass
+class Padded:
+    """Sequences of different lengths, filled up at the end: inputs (N, T, ...), targets (N, ...), lengths (N,).
+
+    The lengths stay on the CPU, where batches are put together: to cut a batch to its longest example must not wait for
+    the device.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.inputs, self.targets, self.lengths
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor) -> Batch:
+        return Batch(self.inputs.index_select(0, index).long(), self.targets.index_select(0, index))
+
+    def trim(self, batch: Batch, longest: Sequence[int]) -> Batch:
+        assert isinstance(batch.inputs, Tensor)
+        return Batch(batch.inputs[:, : max(1, longest[0])], batch.targets)
+
+    def subset(self, index: Tensor) -> Padded:
+        return Padded(self.inputs[index], self.targets[index], self.lengths[index.cpu()])
+
+    def to(self, device: torch.device) -> Padded:
+        return Padded(self.inputs.to(device), self.targets.to(device), self.lengths)
+
+
+@dataclass
+class Pairs:
+    """Sources and targets of a sequence-to-sequence task, both padded tokens.
+
+    Attributes:
+        sources: (N, S).
+        shifted: (N, T), BOS and then the target without its end: what has been said before each token.
+        targets: (N, T), the target and EOS, filled up with `IGNORED`.
+        lengths: (N, 2), of source and target, on the CPU.
+    """
+
+    sources: Tensor
+    shifted: Tensor
+    targets: Tensor
+    lengths: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.sources, self.shifted, self.targets))
+
+    @property
+    def device(self) -> torch.device:
+        return self.sources.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.sources, self.shifted, self.targets, self.lengths
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def take(self, index: Tensor) -> Batch:
+        sources, shifted, targets = (x.index_select(0, index).long() for x in self.tensors()[:3])
+        return Batch((sources, shifted), targets)
+
+    def trim(self, batch: Batch, longest: Sequence[int]) -> Batch:
+        source, target = (max(1, length) for length in longest)
+        return Batch((batch.inputs[0][:, :source], batch.inputs[1][:, :target]), batch.targets[:, :target])
+
+    def subset(self, index: Tensor) -> Pairs:
+        return Pairs(self.sources[index], self.shifted[index], self.targets[index], self.lengths[index.cpu()])
+
+    def to(self, device: torch.device) -> Pairs:
+        return Pairs(self.sources.to(device), self.shifted.to(device), self.targets.to(device), self.lengths)
+
+
+@dataclass
+class TextWindows:
+    """Windows into one long text: inputs (T,) tokens, targets (T,) the token after each.
+
+    Attributes:
+        text: (L,) tokens of any integer type; all windows share it.
+        starts: (N,) where each window begins, at most L - T - 1.
+        length: T.
+    """
+
+    text: Tensor
+    starts: Tensor
+    length: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.text.nbytes + self.starts.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.text, self.starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, index: Tensor) -> Batch:
+        offsets = torch.arange(self.length + 1, device=self.device)
+        tokens = self.text[self.starts.index_select(0, index)[:, None] + offsets].long()
+        return Batch(tokens[:, :-1], tokens[:, 1:].contiguous())
+
+    def subset(self, index: Tensor) -> TextWindows:
+        return replace(self, starts=self.starts[index])
+
+    def to(self, device: torch.device) -> TextWindows:
+        return replace(self, text=self.text.to(device), starts=self.starts.to(device))
+
+
+@dataclass
+class SeriesWindows:
+    """Windows into one long series: inputs (T, F), targets the values of some columns in the `horizon` steps after.
+
+    Attributes:
+        series: (L, F) float; all windows share it.
+        starts: (N,) where each window begins, at most L - T - horizon.
+        length: T.
+        horizon: H, time steps to forecast.
+        columns: (C,) which columns; a batch's targets are (B, H · C), time first.
+    """
+
+    series: Tensor
+    starts: Tensor
+    length: int
+    horizon: int
+    columns: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.series.nbytes + self.starts.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.series.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.series, self.starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, index: Tensor) -> Batch:
+        starts = self.starts.index_select(0, index)[:, None]
+        inputs = self.series[starts + torch.arange(self.length, device=self.device)]
+        after = self.series[starts + torch.arange(self.length, self.length + self.horizon, device=self.device)]
+        return Batch(inputs, after.index_select(2, self.columns).flatten(1))
+
+    def subset(self, index: Tensor) -> SeriesWindows:
+        return replace(self, starts=self.starts[index])
+
+    def to(self, device: torch.device) -> SeriesWindows:
+        return replace(
+            self, series=self.series.to(device), starts=self.starts.to(device), columns=self.columns.to(device)
+        )
