@@ -60,7 +60,7 @@ Duration = Annotated[int | float | str, DurationMark()]
 Activation = Literal[
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "softplus", "identity"
 ]
-Norm = Literal["none", "batch", "layer", "group", "instance", "rms"]
+Norm = Literal["none", "batch", "layer", "group", "instance", "rms", "weight"]
 
 
 # --- Data
