@@ -134,3 +134,23 @@ def test_too_few_examples_are_refused():
     spec = DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (2,), 2)
     with pytest.raises(DataError, match="2 training examples"):
         splitting.complete(Splits(Arrays(torch.zeros(2, 2), torch.tensor([0, 1])), spec))
+
+
+def test_a_bootstrap_draws_with_replacement_by_its_own_seed():
+    plain, one, same, other = (complete(bootstrap=seed) for seed in (None, 1, 1, 2))
+    assert len(one.train) == len(plain.train)
+    drawn = numbers(one.train)
+    assert drawn < numbers(plain.train)
+    # 1 - 1/e of the examples are drawn, ± 4 standard deviations of about 0.49 / sqrt(N)
+    share = len(drawn) / len(plain.train)
+    assert abs(share - 0.632) < 4 * 0.31 / len(plain.train) ** 0.5
+    assert torch.equal(one.train.inputs, same.train.inputs)
+    assert not torch.equal(one.train.inputs, other.train.inputs)
+    assert torch.equal(one.val.inputs, plain.val.inputs)
+
+
+def test_reconstruction_wants_numbers():
+    spec = complete(reconstruct=True).spec
+    assert (spec.task, spec.num_outputs, spec.class_names) == (Task.RECONSTRUCTION, spec.num_features, ())
+    with pytest.raises(ConfigError, match="has tokens"):
+        splitting.reconstruction(DataSpec("text", Task.CLASSIFICATION, Kind.TOKENS, (5,), 2))

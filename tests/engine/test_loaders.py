@@ -92,3 +92,14 @@ def test_steps_per_epoch():
     assert steps_in(3, 5, True) == 1
     assert [len(b) for b in loader("resident").epoch(0)] == [5, 5, 5, 5, 3]
     assert [len(b) for b in loader("streaming", drop_last=True).epoch(0)] == [5, 5, 5, 5]
+
+
+def test_what_is_to_be_reconstructed_is_the_input_before_the_augmentation():
+    spec = dataclasses.replace(SPEC, task=Task.RECONSTRUCTION, num_outputs=4)
+    data = examples(5)
+    plain, noisy = Preparation(spec, (), 3, CPU), Preparation(spec, (add_noise,), 3, CPU)
+    batch = data.take(torch.arange(5))
+    clean, restored = plain(batch, 0), noisy(batch, 0)
+    assert torch.equal(clean.targets, clean.inputs.flatten(1))
+    assert torch.equal(restored.targets, clean.targets)
+    assert not torch.equal(restored.inputs, clean.inputs)

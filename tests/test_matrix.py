@@ -1,0 +1,130 @@
+"""Any model with any data, in fp32 and bf16: it trains and resumes exactly, or is refused with a sentence.
+
+Beside the tests below, `DLRUN_MATRIX=cells.json pytest tests/test_matrix.py -k every_choice` takes every model of conf/
+with every data set that is at hand, and writes what became of each cell.
+"""
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dlrun import assembly, build
+from dlrun.config.compose import compose
+from dlrun.config.location import CONF
+from dlrun.contracts import Splits
+from dlrun.engine.training import Training
+from dlrun.errors import DlrunError
+from tests.samples import SAMPLES, sample, write_files
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def families() -> list[str]:
+    """One model per factory: presets differ in sizes, not in kind."""
+    seen: dict[str, str] = {}
+    for name in choices("model"):
+        target = compose([f"model={name}"]).config["model"]["_target_"]
+        if target not in seen or len(name) < len(seen[target]):
+            seen[target] = name
+    return sorted(seen.values())
+
+
+def begin(config: dict[str, Any]) -> Training:
+    return assembly.prepare_training(assembly.assemble(config), lambda record: None, ())
+
+
+def one_step(training: Training) -> torch.Tensor:
+    training.model.train()
+    batch = next(iter(training.loader.epoch(0, training.step % training.loader.steps_per_epoch)))
+    loss = training.train_step(batch)
+    training.step += 1
+    return loss
+
+
+def outcome(config: dict[str, Any]) -> str:
+    """ "trained", or the sentence of the refusal. Raises: whatever else happens."""
+    try:
+        training = begin(config)
+    except DlrunError as refusal:
+        sentence = str(refusal)
+    else:
+        return resumes(config, training)
+    assert len(sentence) > 20
+    assert "\n" not in sentence
+    return sentence
+
+
+def resumes(config: dict[str, Any], training: Training) -> str:
+    before = [p.detach().clone() for p in training.model.parameters()]
+    assert torch.isfinite(one_step(training))
+    moved = [not torch.equal(p, q) for p, q in zip(training.model.parameters(), before, strict=True)]
+    assert any(moved) or not before
+    state = copy.deepcopy(training.state_dict())
+    expected = one_step(training)
+    again = begin(config)
+    again.load_state_dict(state)
+    assert torch.equal(one_step(again), expected)
+    pairs = zip(again.model.parameters(), training.model.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    return "trained"
+
+
+def prepared(model: str, words: list[str]) -> dict[str, Any]:
+    small = ["data.batch_size=4", "trainer.device=cpu", "scheduler.warmup=0", "trainer.max_steps=4"]
+    return compose([f"model={model}", *words, *small]).config
+
+
+@pytest.mark.parametrize("data", [name for name in SAMPLES if name != "large_images"])
+def test_every_family_trains_on_every_shape_of_data_or_says_why_not(data: str, monkeypatch: pytest.MonkeyPatch):
+    splits = sample(data)
+    monkeypatch.setattr(build, "build_data", lambda config: splits)
+    trained = 0
+    for model in families():
+        config = prepared(model, [])
+        for precision in PRECISIONS:
+            config["trainer"]["precision"] = precision
+            try:
+                trained += outcome(config) == "trained"
+            except Exception as error:
+                raise AssertionError(f"model={model} on {data}, {precision}") from error
+    assert trained >= 2
+
+
+@pytest.mark.skipif("DLRUN_MATRIX" not in os.environ, reason="takes long; DLRUN_MATRIX=FILE.json runs it")
+def test_every_choice_of_model_with_every_choice_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cells: dict[str, str] = {}
+    build_data = build.build_data
+    for data in choices("data"):
+        words = [f"data={data}", *write_files(data, tmp_path / data)]
+        try:
+            splits = build_data(compose(words).config)
+        except DlrunError as error:
+            cells[data] = f"not at hand: {error}"
+            continue
+        splits = Splits(splits.train.subset(torch.arange(8)), splits.spec, *few(splits))
+        monkeypatch.setattr(build, "build_data", lambda config, splits=splits: splits)
+        for model in choices("model"):
+            config = prepared(model, words)
+            for precision in PRECISIONS:
+                config["trainer"]["precision"] = precision
+                try:
+                    found = outcome(config)
+                except Exception as error:
+                    found = f"FAILED {type(error).__name__}: {error}"
+                cells[f"{model} {data} {precision}"] = found
+                print(model, data, precision, found[:100], flush=True)
+    Path(os.environ["DLRUN_MATRIX"]).write_text(json.dumps(cells, indent=1))
+    assert not [cell for cell, found in cells.items() if found.startswith("FAILED")]
+
+
+def few(splits: Splits) -> list[Any]:
+    return [part.subset(torch.arange(min(4, len(part)))) for part in (splits.val, splits.test) if part is not None]
