@@ -2,6 +2,7 @@
 
 Each fills the weights of linear, convolutional and recurrent layers and of attention, gate by gate and group by group
 where one tensor holds several matrices, and sets their biases to zero. Norms and embeddings keep what they have.
+With weight norm, w = g · v / ‖v‖, it is v that is filled, and g becomes ‖v‖, so that w is what was drawn.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from dlrun.contracts import PositiveFloat
 from dlrun.errors import ConfigError
@@ -84,13 +86,28 @@ def zero_last_norm(model: nn.Module, *, pattern: str = "*last_norm") -> None:
 
 
 def weights(model: nn.Module) -> Iterator[Tensor]:
-    """The matrices and kernels (out, in, ...) of `model`, as views of its parameters, each parameter once."""
+    """The matrices and kernels (out, in, ...) of `model`, as views of its parameters, each parameter once.
+
+    Of a weight-normed layer it is v, the direction.
+    """
     seen: set[int] = set()
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in _owned(module).items():
             if "weight" in name and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield from _matrices(module, name, parameter)
+
+
+def _owned(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of `module` itself, v of weight norm under the name of the weight that it makes."""
+    owned: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+    return owned | {name: each.get_parameter("original1") for name, each in _weight_normed(module).items()}
+
+
+def _weight_normed(module: nn.Module) -> dict[str, ParametrizationList]:
+    """What makes each weight of `module` that has weight norm; original0 is g and original1 is v."""
+    lists = module.parametrizations.items() if is_parametrized(module) else ()  # type: ignore[union-attr, operator]
+    return {name: each for name, each in lists if hasattr(each, "original1")}
 
 
 def _matrices(module: nn.Module, name: str, weight: Tensor) -> tuple[Tensor, ...]:
@@ -115,7 +132,7 @@ def _gates(module: nn.RNNBase | nn.RNNCellBase) -> int:
 
 def _biases(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
-        owned = dict(module.named_parameters(recurse=False))
+        owned = _owned(module)
         if any("weight" in name and _matrices(module, name, weight) for name, weight in owned.items()):
             yield from (parameter for name, parameter in owned.items() if "bias" in name)
 
@@ -124,6 +141,10 @@ def _biases(model: nn.Module) -> Iterator[Tensor]:
 def _apply(model: nn.Module, fill: Callable[[Tensor], object]) -> None:
     for weight in weights(model):
         fill(weight)
+    for module in model.modules():
+        for each in _weight_normed(module).values():
+            norm: Any = each[0]
+            each.get_parameter("original0").copy_(norm.right_inverse(each.get_parameter("original1"))[0])
     for bias in _biases(model):
         bias.zero_()
 

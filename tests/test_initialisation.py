@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from dlrun import initialisation as init
 from dlrun.contracts import DataSpec, Kind, Task
@@ -101,6 +102,19 @@ def test_shared_weights_are_drawn_once():
     linear = nn.Linear(4, 4)
     model = nn.Sequential(linear, nn.ReLU(), linear, nn.Linear(4, 2))
     assert len(list(init.weights(model))) == 2
+
+
+@pytest.mark.parametrize(("layer", "dim"), [(nn.Conv2d(3, 8, 3), 0), (nn.Linear(8, 6), 0), (nn.Linear(8, 6), 1)])
+def test_a_weight_normed_layer_gets_the_weight_that_a_plain_one_gets(layer, dim):
+    plain = copy.deepcopy(layer)
+    weight_norm(layer, dim=dim)
+    for model in (plain, layer):
+        torch.manual_seed(3)
+        init.he(model)
+    torch.testing.assert_close(layer.weight, plain.weight)
+    assert torch.equal(layer.parametrizations.weight.original1, plain.weight)
+    assert not layer.bias.any()
+    assert len(list(init.weights(layer))) == 1
 
 
 def test_norms_embeddings_and_the_default_are_left_alone():

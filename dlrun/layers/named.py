@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 from dlrun.contracts import Activation, Norm
 from dlrun.errors import ConfigError, did_you_mean
@@ -53,7 +54,8 @@ def norm(name: Norm, features: int, dims: Literal[0, 1, 2]) -> nn.Module:
         features: size of axis 1.
         dims: how many axes follow it.
 
-    Raises: ConfigError for an unknown name, and for `instance` of vectors, whose features are single numbers.
+    Raises: ConfigError for an unknown name, for `instance` of vectors, whose features are single numbers, and for
+        `weight`, which normalises no tensor but the weights of a layer: models that have it use `normed`.
     """
     if name not in get_args(Norm):
         raise ConfigError(
@@ -63,6 +65,11 @@ def norm(name: Norm, features: int, dims: Literal[0, 1, 2]) -> nn.Module:
         raise ConfigError(
             "norm=instance normalises each feature over its positions, and the features of a vector have none: "
             "choose norm=layer or norm=batch"
+        )
+    if name == "weight":
+        raise ConfigError(
+            "norm=weight normalises the weights of a layer and not its outputs, and this model has no place for it: "
+            "choose norm=batch, layer, group or rms"
         )
     match name:
         case "batch":
@@ -76,6 +83,26 @@ def norm(name: Norm, features: int, dims: Literal[0, 1, 2]) -> nn.Module:
         case "rms":
             return ChannelRMSNorm(features) if dims else nn.RMSNorm(features)
     return nn.Identity()
+
+
+def normed(layer: nn.Module, name: Norm, features: int, dims: Literal[0, 1, 2]) -> list[nn.Module]:
+    """`layer` and the norm of its outputs, to be applied in this order; without a second entry where there is none.
+
+    With `weight` it is `layer` itself that changes, in place: each row or filter w of every linear layer and
+    convolution in it becomes g · v / ‖v‖, with g and v learnt and w the same at the start (arXiv:1602.07868).
+
+    Args:
+        layer: what makes the tensors to be normalised: a linear layer, a convolution, or a module of several.
+        features, dims: of its outputs, as in `norm`.
+
+    Raises: ConfigError as `norm` does.
+    """
+    if name == "weight":
+        for module in [*layer.modules()]:
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                weight_norm(module)
+        return [layer]
+    return [layer] if name == "none" else [layer, norm(name, features, dims)]
 
 
 def num_groups(features: int, smallest: int = 1) -> int:

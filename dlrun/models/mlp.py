@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dlrun.contracts import Activation, DataSpec, Kind, Norm, PositiveInt, Probability
 from dlrun.errors import ConfigError
 from dlrun.layers import activation as make_activation
-from dlrun.layers import follows_shift
-from dlrun.layers import norm as make_norm
+from dlrun.layers import follows_shift, normed
+from dlrun.layers.dropout import DropoutKind, unit_dropout
+from dlrun.layers.dropout import linear as make_linear
 
 
 class Residual(nn.Sequential):
@@ -32,6 +33,7 @@ def mlp(
     activation: Activation = "relu",
     norm: Norm = "layer",
     dropout: Probability = 0.0,
+    dropout_kind: DropoutKind = "standard",
     residual: bool = False,
     bias: bool = True,
 ) -> nn.Module:
@@ -43,15 +45,18 @@ def mlp(
         spec: vectors, images or sequences.
         widths: of the hidden layers; none gives linear or logistic regression.
         activation: after each hidden layer.
-        norm: before each activation.
-        dropout: probability of zeroing a hidden unit, after each activation.
+        norm: before each activation; weight is of the hidden linear layers themselves.
+        dropout: probability of zeroing a hidden unit, after each activation; with dropconnect, of zeroing a weight of
+            a hidden layer.
+        dropout_kind: standard, alpha (for activation=selu), or dropconnect.
         residual: adds its input to each hidden layer as wide as the one before it; where the width changes, and so
             always in the first layer, there is nothing to add and the layer stays plain.
         bias: of hidden layers and output; a layer followed by batch norm never has one, the norm's shift serves.
 
     Raises:
         ContractError if `spec` is of tokens.
-        ConfigError if `residual` is asked for and no two neighbouring widths are equal.
+        ConfigError if `residual` is asked for and no two neighbouring widths are equal, or if `dropout_kind` does not
+            go with vectors or with `activation`.
     """
     spec.require("mlp", Kind.VECTOR, Kind.IMAGE, Kind.SEQUENCE)
     if residual and not any(a == b for a, b in itertools.pairwise(widths)):
@@ -59,18 +64,22 @@ def mlp(
             f"model.residual=true needs two equal neighbouring widths to connect, got model.widths={list(widths)}: "
             "write for example model.widths=[256,256,256], or model.residual=false"
         )
+    if dropout_kind == "spatial":
+        raise ConfigError(
+            "model.dropout_kind=spatial zeroes whole channels of images, and the hidden layers of model=mlp are "
+            "vectors: choose standard, alpha or dropconnect"
+        )
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     if len(spec.shape) > 1:
         modules["flatten"] = nn.Flatten()
     features = spec.num_features
     for i, width in enumerate(widths, start=1):
-        layer = OrderedDict[str, nn.Module](linear=nn.Linear(features, width, bias=bias and not follows_shift(norm)))
-        if norm != "none":
-            layer["last_norm"] = make_norm(norm, width, dims=0)
+        linear = make_linear(features, width, bias and not follows_shift(norm), dropout_kind, dropout)
+        layer = OrderedDict[str, nn.Module](zip(("linear", "last_norm"), normed(linear, norm, width, 0), strict=False))
         if activation != "identity":
             layer["activation"] = make_activation(activation)
-        if dropout > 0:
-            layer["dropout"] = nn.Dropout(dropout)
+        if (drop := unit_dropout(dropout_kind, dropout, activation)) is not None:
+            layer["dropout"] = drop
         if residual and i > 1 and width == features:
             modules[f"block{i}"] = Residual(layer)
         else:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dlrun.errors import ConfigError, ContractError
 from dlrun.optim.rules import KINDS, ParameterGroups
@@ -107,20 +108,28 @@ def layer_distances(parameters: Iterable[Named]) -> dict[str, int]:
 
 
 def _layer(name: str) -> str:
-    module = name.split(".")[:-1]
+    # With weight norm conv1.weight is conv1.parametrizations.weight.original0 and 1: of the same layer as conv1.bias.
+    module = re.sub(r"\.parametrizations\..*", ".weight", name).split(".")[:-1]
     number = next((i for i, part in enumerate(module) if part.isdigit()), len(module))
     return ".".join(module[: number + 1])
 
 
 def _kinds(module: nn.Module, leaf: str, parameter: nn.Parameter) -> frozenset[str]:
     kinds = set()
-    if NORM_CLASS.search(type(module).__name__):
+    if NORM_CLASS.search(type(module).__name__) or _is_gain(module, leaf):
         kinds.add("norm")
     if isinstance(module, EMBEDDINGS) or "embed" in leaf:
         kinds.add("embedding")
     if "bias" in leaf.split("_") or (parameter.ndim <= 1 and not kinds):
         kinds.add("bias")  # also bias_hh_l0, in_proj_bias
     return frozenset(kinds)
+
+
+def _is_gain(module: nn.Module, leaf: str) -> bool:
+    """Whether this is g of weight norm's w = g · v / ‖v‖: a scale for each feature, shaped like a matrix (out, 1)."""
+    if not isinstance(module, ParametrizationList) or leaf != "original0":
+        return False
+    return NORM_CLASS.search(type(next(module.children())).__name__) is not None
 
 
 def _hidden(parameters: Iterable[Named]) -> set[str]:

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlrun import layers
-from dlrun.layers import named
 from dlrun.errors import ConfigError
+from dlrun.layers import named
 
 
 def test_every_activation_is_torchs_own():
@@ -80,3 +80,40 @@ def test_a_bias_is_idle_before_exactly_these_norms():
         # By default 16 features would be 16 groups, which is instance norm.
         norm = nn.GroupNorm(4, 16) if name == "group" else layers.norm(name, 16, 2)
         assert torch.allclose(norm(x), norm(x + shift), atol=1e-4) == layers.follows_shift(name), name
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 4), lambda: nn.Conv2d(6, 4, 3, groups=2)])
+def test_weight_norm_starts_as_the_plain_layer_and_is_g_v_over_the_length_of_v(make):
+    torch.manual_seed(0)
+    plain = make()
+    torch.manual_seed(0)
+    (layer,) = layers.normed(make(), "weight", 4, 0)
+    torch.testing.assert_close(layer.weight, plain.weight)
+    g, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+    with torch.no_grad():
+        g.fill_(2.0)
+        v.mul_(7.0)
+    torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.full((4,), 2.0))
+    torch.testing.assert_close(torch.cosine_similarity(layer.weight.flatten(1), plain.weight.flatten(1)), torch.ones(4))
+
+
+def test_weight_norm_reaches_every_layer_of_a_module():
+    (block,) = layers.normed(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)), "weight", 3, 0)
+    assert [name for name, _ in block.named_parameters() if name.endswith("original0")] == [
+        "0.parametrizations.weight.original0",
+        "2.parametrizations.weight.original0",
+    ]
+
+
+def test_normed_gives_the_layer_and_its_norm():
+    layer = nn.Conv2d(3, 8, 3)
+    assert layers.normed(layer, "none", 8, 2) == [layer]
+    first, second = layers.normed(layer, "batch", 8, 2)
+    assert first is layer
+    assert isinstance(second, nn.BatchNorm2d)
+    assert second.num_features == 8
+
+
+def test_a_model_without_a_place_for_weight_norm_refuses_it():
+    with pytest.raises(ConfigError, match=r"norm=weight normalises the weights.*choose norm=batch"):
+        layers.norm("weight", 8, 2)

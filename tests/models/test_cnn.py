@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun.contracts import DataSpec, Kind, Task
 from dlrun.errors import ConfigError, ContractError
+from dlrun.layers.separable import DepthwiseSeparable
 from dlrun.models.cnn import cnn
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -109,3 +112,90 @@ def test_paddings_that_do_not_go_together_are_refused():
         cnn(MNIST, channels=[4, 4, 4], padding=[1])
     with pytest.raises(ConfigError, match=r"model.padding=same needs an odd model.kernel_size, got 4"):
         cnn(MNIST, kernel_size=4)
+
+
+def test_weight_norm_starts_as_the_plain_network():
+    x = torch.randn(2, 1, 28, 28)
+    plain, normed = (seeded(norm=norm) for norm in ("none", "weight"))
+    torch.testing.assert_close(normed(x), plain(x))
+    assert parameters(normed) == parameters(plain) + 16 + 32 + 64
+
+
+@pytest.mark.parametrize("kind", ["standard", "alpha", "spatial", "dropconnect"])
+@pytest.mark.parametrize("separable", [False, True])
+def test_every_kind_of_dropout_acts_only_in_training(kind, separable):
+    x = torch.randn(2, 1, 28, 28)
+    options = {"activation": "selu", "norm": "none", "head_widths": [20], "separable": separable}
+    plain = seeded(**options)
+    model = seeded(**options, dropout=0.3, dropout_kind=kind)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert not torch.equal(model(x), plain(x))
+    assert torch.equal(model.eval()(x), plain(x))
+
+
+def test_spatial_dropout_zeroes_whole_channels_after_each_stage():
+    torch.manual_seed(0)
+    model = cnn(MNIST, channels=[40, 50], head_widths=[5], dropout=0.5, dropout_kind="spatial")
+    names = [name for name, _ in model.named_children()]
+    assert names[4:6] == ["channel_dropout1", "conv2"]
+    assert [name for name in names if "dropout" in name] == ["channel_dropout1", "channel_dropout2", "dropout2"]
+    images = torch.rand(3, 40, 4, 4) + 1
+    kept = model.channel_dropout1(images) / images
+    assert set(kept.unique().round(decimals=4).tolist()) == {0.0, 2.0}
+    assert ((kept == 0).sum((2, 3)) % 16 == 0).all()
+
+
+def test_dropconnect_spares_the_output():
+    model = cnn(MNIST, channels=[4], head_widths=[5], dropout=0.5, dropout_kind="dropconnect")
+    kinds = [type(model.get_submodule(name)).__name__ for name in ("conv1", "linear1", "output")]
+    assert kinds == ["DropConnectConv2d", "DropConnectLinear", "Linear"]
+
+
+def test_alpha_dropout_without_selu_is_refused():
+    with pytest.raises(ConfigError, match=r"dropout_kind=alpha.*model.activation is relu"):
+        cnn(MNIST, dropout=0.1, dropout_kind="alpha")
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(256, 3), (64, 5)])
+def test_separable_convolutions_take_the_share_of_the_textbook(channels, kernel_size):
+    """1/N + 1/K² of the multiply-adds; with 256 channels and 3x3 that is .115."""
+    images = torch.zeros(1, 16, 8, 8, device="meta")
+    full = nn.Conv2d(16, channels, kernel_size, padding=kernel_size // 2, device="meta")
+    separable = DepthwiseSeparable(16, channels, kernel_size, padding=kernel_size // 2).to("meta")
+    assert multiply_adds(separable, images) / multiply_adds(full, images) == pytest.approx(
+        1 / channels + 1 / kernel_size**2
+    )
+
+
+def test_separable_is_two_convolutions():
+    torch.manual_seed(0)
+    model = cnn(CIFAR, channels=[4, 8], norm="none", pool="stride", separable=True)
+    x = torch.randn(2, 3, 32, 32)
+    h = x
+    for i, groups in ((1, 3), (2, 4)):
+        depthwise, pointwise = model.get_submodule(f"conv{i}")
+        h = F.conv2d(h, depthwise.weight, stride=2, padding=1, groups=groups)
+        h = torch.relu(F.conv2d(h, pointwise.weight, pointwise.bias))
+    torch.testing.assert_close(model(x), model.output(h.flatten(1)))
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+def test_attention_gates_the_end_of_each_stage(attention):
+    model = cnn(MNIST, channels=[4, 6], attention=attention, attention_reduction=2)
+    names = [name for name, _ in model.named_children()]
+    assert names[3:6] == ["activation1", "attention1", "conv2"]
+    h = torch.rand(2, 4, 5, 5)
+    assert (model.attention1(h) < h).all()
+    model(torch.randn(2, 1, 28, 28)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def multiply_adds(model, x):
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops() / 2
+
+
+def seeded(**options):
+    torch.manual_seed(0)
+    return cnn(MNIST, **options)

@@ -90,3 +90,38 @@ def test_dropout_drops_only_in_training():
     torch.manual_seed(0)
     zeros = (model.train().dropout1(torch.ones(1, 10_000)) == 0).float().mean()
     assert abs(zeros - 0.5) < 0.025  # five standard deviations
+
+
+def test_weight_norm_starts_as_the_plain_network_and_adds_a_gain_for_each_unit():
+    x = torch.randn(5, 13)
+    plain, normed = (seeded(norm=norm, widths=[8, 6]) for norm in ("none", "weight"))
+    torch.testing.assert_close(normed(x), plain(x))
+    assert sum(p.numel() for p in normed.parameters()) == sum(p.numel() for p in plain.parameters()) + 8 + 6
+    assert "parametrizations" not in dict(normed.output.named_parameters())
+
+
+@pytest.mark.parametrize(("kind", "activation"), [("standard", "relu"), ("alpha", "selu"), ("dropconnect", "relu")])
+def test_every_kind_of_dropout_acts_only_in_training(kind, activation):
+    x = torch.randn(5, 13)
+    plain = seeded(activation=activation)
+    model = seeded(activation=activation, dropout=0.3, dropout_kind=kind)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert not torch.equal(model(x), plain(x))
+    assert torch.equal(model.eval()(x), plain(x))
+
+
+def test_dropconnect_spares_the_output():
+    model = mlp(VECTORS, widths=[8], dropout=0.3, dropout_kind="dropconnect")
+    assert [type(m).__name__ for m in (model.linear1, model.output)] == ["DropConnectLinear", "Linear"]
+
+
+def test_kinds_of_dropout_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"dropout_kind=spatial zeroes whole channels.*model=mlp are vectors"):
+        mlp(VECTORS, dropout=0.1, dropout_kind="spatial")
+    with pytest.raises(ConfigError, match=r"dropout_kind=alpha.*model.activation is relu"):
+        mlp(VECTORS, dropout=0.1, dropout_kind="alpha")
+
+
+def seeded(**options):
+    torch.manual_seed(0)
+    return mlp(VECTORS, **options)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from dlrun.errors import ConfigError, ContractError
 from dlrun.optim.parameter_groups import layer_distances, named_parameters, parameter_groups
@@ -98,6 +99,18 @@ def test_normalisation_belongs_to_the_layer_before_it():
     distances = layer_distances(named_parameters(model))
     assert {name.split(".")[0]: distance for name, distance in distances.items()} == {
         "0": 1, "1": 1, "2": 1, "4": 0, "5": 0,
+    }  # fmt: skip
+
+
+def test_gains_of_weight_norm_are_scales_and_belong_to_their_layer():
+    model = nn.Sequential(weight_norm(nn.Linear(3, 3)), weight_norm(nn.Linear(3, 3)), spectral_norm(nn.Linear(3, 3)))
+    v = [f"{i}.parametrizations.weight.original1" for i in (0, 1)]
+    assert groups(model)["decay"][2] == [*v, "2.parametrizations.weight.original"]
+    hidden = parameter_groups(model, lr=1.0, weight_decay=0.0, rules=ParameterGroups(split_hidden=True))
+    assert described([g for g in hidden if g["hidden"]], model)["hidden"][2] == [v[1]]
+    distances = layer_distances(named_parameters(model))
+    assert {name: distance for name, distance in distances.items() if name.startswith("0")} == {
+        "0.bias": 2, "0.parametrizations.weight.original0": 2, v[0]: 2,
     }  # fmt: skip
 
 
