@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun import assembly
 from dlrun.assembly import Assembly
-from dlrun.contracts import Arrays, Batch
+from dlrun.contracts import Batch
 from dlrun.engine.training import Training
 
 
@@ -32,6 +36,7 @@ class Plan:
         lrs: the learning rate of every step, of the first parameter group.
         groups: of the optimizer, as "name: parameters, lr, weight decay".
         memory: bytes by what needs them.
+        multiply_adds: of the forward pass of one example.
     """
 
     assembly: Assembly
@@ -40,6 +45,7 @@ class Plan:
     lrs: list[float]
     groups: list[str]
     memory: dict[str, int]
+    multiply_adds: int
 
 
 def plan(config: dict[str, Any]) -> Plan:
@@ -48,17 +54,18 @@ def plan(config: dict[str, Any]) -> Plan:
     training = assembly.prepare_training(a, lambda record: None, ())
     batch = next(iter(training.loader.epoch(0)))
     layers = trace(a.model, batch)
-    groups = [
-        f"{group.get('name', i)}: {sum(p.numel() for p in group['params']):,} parameters, lr {group['lr']:.3g}"
-        + (f", weight decay {group['weight_decay']:g}" if group.get("weight_decay") else "")
-        for i, group in enumerate(training.train_step.optimizer.param_groups)
-    ]
+    counted = multiply_adds(a.model, batch)
     lrs = []
     schedule = training.train_step.schedule
     for _ in range(training.total_steps):
         lrs.append(training.lr)
         schedule.step()
-    return Plan(a, training, layers, lrs, groups, memory(training, batch))
+    groups = [
+        f"{group.get('name', i)}: {sum(p.numel() for p in group['params']):,} parameters, lr up to {max(lrs) * group.get('lr_factor', 1.0):.3g}"
+        + (f", weight decay {group['weight_decay']:g}" if group.get("weight_decay") else "")
+        for i, group in enumerate(training.train_step.optimizer.param_groups)
+    ]
+    return Plan(a, training, layers, lrs, groups, memory(training, batch), counted)
 
 
 def trace(model: nn.Module, batch: Batch) -> list[Layer]:
@@ -67,19 +74,43 @@ def trace(model: nn.Module, batch: Batch) -> list[Layer]:
     names = {module: name for name, module in model.named_modules()}
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else None
+        first = output[0] if isinstance(output, tuple) and output else output
+        shape = tuple(first.shape) if isinstance(first, Tensor) else None
         count = sum(p.numel() for p in module.parameters())
         layers.append(Layer(names[module], type(module).__name__, shape, count))
 
     hooks = [module.register_forward_hook(note) for module in model.modules() if not list(module.children())]
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         model(*batch.arguments)
-    model.train(was_training)
     for hook in hooks:
         hook.remove()
     return layers
+
+
+def multiply_adds(model: nn.Module, batch: Batch) -> int:
+    """Multiplications with their additions that the forward pass of one example takes, in matrix products of all kinds.
+
+    What is elementwise (norms, activations) is not counted, as usual. Measured, on the batch's mean length.
+    """
+    # torch counts the operations that these two fuse only when they are taken apart.
+    with (
+        evaluating(model),
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.mkldnn.flags(enabled=False),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(*batch.arguments)
+    return int(counter.get_total_flops()) // (2 * len(batch))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, without gradients."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(was_training)
 
 
 def memory(training: Training, batch: Batch) -> dict[str, int]:
@@ -110,5 +141,5 @@ def memory(training: Training, batch: Batch) -> dict[str, int]:
         "gradients": sum(p.nbytes for p in parameters),
         "optimizer": sum(tensor.nbytes for tensor in held),
         "activations": sum(kept.values()),
-        "data": examples.nbytes if isinstance(examples, Arrays) else 0,
+        "data": 0 if examples is None else examples.nbytes,
     }

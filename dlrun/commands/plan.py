@@ -54,7 +54,7 @@ def show(config: dict[str, Any], found: Plan) -> None:
     a, t = found.assembly, found.training
     out.print("\n[bold]data[/]", a.spec.name, f"{a.spec.kind.value}s of shape {a.spec.shape}", a.spec.task.value)
     out.print("  ", ", ".join(f"{name} {len(getattr(a.splits, name)):,}" for name in ("train", "val", "test")))
-    table = Table(box=box.SIMPLE_HEAD, title=f"model: {a.parameters:,} parameters", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=model_line(found), title_justify="left")
     for name, side in (("layer", "left"), ("type", "left"), ("output", "left"), ("parameters", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for layer in found.layers:
@@ -76,6 +76,11 @@ def show(config: dict[str, Any], found: Plan) -> None:
         out.print("  ", line)
     parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count)
     out.print(f"[bold]memory[/] {parts}", soft_wrap=True)
+
+
+def model_line(found: Plan) -> str:
+    """How large the model is and how much work an example."""
+    return f"model: {found.assembly.parameters:,} parameters, {count(found.multiply_adds)} multiply-adds an example"
 
 
 def grow(tree: Any, node: Any) -> None:
@@ -100,6 +105,14 @@ def curve(values: list[float]) -> list[str]:
         label = f"{top:9.3g}" if row == ROWS - 1 else f"{0:9d}" if row == 0 else " " * 9
         rows.append(f"{label} {''.join(cells)}")
     return [*rows, f"{'step':>9} 1{len(values):>{max(width - 1, 1)},}"]
+
+
+def count(number: int) -> str:
+    """A count for people: 1.82 G."""
+    for unit, scale in ((" G", 1e9), (" M", 1e6), (" k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number}"
 
 
 def size(count: int) -> str:
