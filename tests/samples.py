@@ -182,12 +182,12 @@ def write_files(name: str, folder: Path) -> list[str]:
         rows = [f"{i % 7},{['red', 'green', ''][i % 3]},{'yes' if i % 2 else 'no'}" for i in range(40)]
         (folder / "table.csv").write_text("\n".join(["size,colour,ripe", *rows]))
         return [f"data.path={folder / 'table.csv'}", "data.target=ripe"]
-    if name == "image_folder":
+    if name in ("image_folder", "cifar10_jpeg"):
         cache = folder / "cache"
         folder = folder / "photos"
         for label in ("cat", "dog"):
             (folder / label).mkdir(parents=True)
             for i in range(10):
                 Image.new("RGB", (20, 16), (10 * i, 255 * (label == "dog"), 30)).save(folder / label / f"{i}.png")
-        return [f"data.path={folder}", "data.size=28", f"data.cache={cache}"]
+        return [f"data.path={folder}", f"data.cache={cache}", *(["data.size=28"] * (name == "image_folder"))]
     return []

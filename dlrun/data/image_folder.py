@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dlrun.contracts import Arrays, DataSpec, Kind, PositiveInt, Splits, Task
+from dlrun.data.archive import is_archive, unpacked
 from dlrun.errors import DataError, did_you_mean
 from dlrun.inputs import IMAGE_SUFFIXES, decode_image
 
@@ -30,7 +31,8 @@ def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey
     """Images in one folder per class, or in train/ and, if you like, val/ and test/ with such folders in each.
 
     Args:
-        path: the folder; hidden files and other files than images are ignored, deeper folders are searched.
+        path: the folder, or a tar archive of it, which is unpacked beside the cache; hidden files and other files than
+            images are ignored, deeper folders are searched.
         size: height and width of the inputs; images are resized to it by their shorter side and cropped to the centre.
         channels: "rgb" for inputs (3, size, size), "grey" for (1, size, size).
         cache: where decoded images are kept, size * size * channels bytes each; may be deleted at any time.
@@ -39,14 +41,15 @@ def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey
     Returns: uint8 inputs, memory-mapped (private: writing to them does not change the cache), classes by alphabet.
     Raises: DataError if there are no folders, classes or images as described, or an image is damaged (it is named).
     """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = Path(cache).expanduser() if cache else home / "dlrun" / "images"
+    root = Path(path).expanduser()
     try:
-        found = _find(Path(path).expanduser())
+        found = _find(unpacked(root, folder / "unpacked") if is_archive(root) else root)
     except OSError as error:
         raise DataError(f"data.path: {error.filename} cannot be read ({error.strerror}); make it readable") from error
     classes = sorted(found["train"])
     shape = (3 if channels == "rgb" else 1, size, size)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = Path(cache).expanduser() if cache else home / "dlrun" / "images"
     splits: dict[str, Arrays] = {}
     for name, files in found.items():
         targets = torch.tensor([label for label, key in enumerate(classes) for _ in files[key]])
@@ -58,7 +61,7 @@ def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey
 def _find(root: Path) -> dict[str, dict[str, list[str]]]:
     """The sorted image files by split and class."""
     if not root.is_dir():
-        reason = "is not a folder" if root.exists() else "does not exist"
+        reason = "is neither a folder nor a tar archive" if root.exists() else "does not exist"
         raise DataError(f"data.path={root} {reason}; give the folder that holds one folder of images per class")
     folders = _folders(root)
     train = root / "train"

@@ -202,7 +202,7 @@ def test_unfit_folders_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"data.path=.*photos does not exist; give the folder"):
         load(root)
     root.write_text("")
-    with pytest.raises(DataError, match=r"data.path=.*photos is not a folder"):
+    with pytest.raises(DataError, match=r"data.path=.*photos is neither a folder nor"):
         load(root)
     root.unlink()
     root.mkdir()
