@@ -10,20 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlrun import build, splitting
+from dlrun import build, splitting, techniques
 from dlrun.config import schema
 from dlrun.contracts import Augment, DataSpec, Examples, Splits
+from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import derive, make_deterministic, seed_everything
-from dlrun.engine.step import TrainStep
+from dlrun.engine.statistics import EvaluateAverage
+from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
-from dlrun.optim.averaging import ExponentialMovingAverage
+from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
+from dlrun.optim.lookahead import Lookahead
+from dlrun.optim.sam import SharpnessAware
 
 EVAL_BATCH = {"cpu": 512, "cuda": 4096, "mps": 1024}  # at least; larger ones spill the CPU's caches
 
@@ -90,12 +95,18 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
 
 
-def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], callbacks: Sequence[Callback]) -> Training:
-    """The training of an assembly, before its first step.
+def prepare_training(
+    a: Assembly,
+    record: Callable[[dict[str, Any]], None],
+    callbacks: Sequence[Callback],
+    teacher: nn.Module | None = None,
+) -> Training:
+    """The training of an assembly, before its first step. One in which nothing can learn has no steps.
 
     Args:
         record: receives each record.
         callbacks: beside those that `trainer` asks for; called between them and the checkpoints.
+        teacher: on the device, for `trainer.distill`.
     """
     settings, data = a.settings, build.data_settings(a.config)
     stopping = settings.early_stopping
@@ -103,38 +114,25 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
     plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
     build.check_smallest_batch(a.model, a.splits, plain, data.batch_size, data.drop_last)
     loader = build_loader(a, data, build.build_augment(a.config, a.spec))
-    steps_per_epoch = loader.steps_per_epoch
-    total_steps = settings.max_steps or settings.epochs * steps_per_epoch
+    planned_steps = settings.max_steps or settings.epochs * loader.steps_per_epoch
+
+    def steps(name: str, length: int | float | str) -> int:
+        key, per_epoch = f"trainer.{name}", loader.steps_per_epoch
+        return resolve(length, unit="step", steps_per_epoch=per_epoch, total_steps=planned_steps, key=key)
+
+    freezing = techniques.build_freezing(settings, a.model, steps)
+    total_steps = planned_steps if a.parameters else 0
     optimizer = build.build_optimizer(a.config, a.model)
     schedule = build.build_schedule(
         a.config,
         optimizer,
         total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=loader.steps_per_epoch,
         higher_is_better=higher_is_better,
+        hold=techniques.constant_rate(settings, steps),
     )
-    metrics = build.build_metrics(a.spec)
-    average = ExponentialMovingAverage(a.model, settings.ema) if settings.ema else None
-    step = TrainStep(
-        a.model,
-        a.loss,
-        optimizer,
-        schedule,
-        a.precision,
-        forward=torch.compile(a.model) if settings.compile else None,
-        micro_batch_size=data.batch_size,
-        accumulate=settings.accumulate,
-        clip_norm=settings.clip.norm,
-        clip_value=settings.clip.value,
-        average=average,
-        metrics=metrics,
-    )
-
-    def steps(name: str, length: int | float | str) -> int:
-        return resolve(
-            length, unit="step", steps_per_epoch=steps_per_epoch, total_steps=total_steps, key=f"trainer.{name}"
-        )
-
+    average = techniques.build_average(settings, a.model, steps, planned_steps)
+    step = build_step(a, data, optimizer, schedule, average, freezing, teacher)
     saving = SaveCheckpoints(
         steps("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None
     )
@@ -143,11 +141,14 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
         own.append(StopEarly(stopping.patience, stopping.min_delta))
     # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
     seed_everything(derive(a.config["seed"], "train") % 2**32)
+    validate: Callable[[nn.Module], dict[str, float]] = a.evaluator("val")
+    if isinstance(average, StochasticWeightAverage):
+        validate = EvaluateAverage(validate, average, lambda: a.evaluator("train").batches(), a.precision)
     return Training(
         train_step=step,
         loader=loader,
-        validate=a.evaluator("val"),
-        metrics=metrics,
+        validate=validate,
+        metrics=step.metrics,
         callbacks=CallbackList([*own, *callbacks, *build.build_callbacks(a.config), saving]),
         device=a.device,
         total_steps=total_steps,
@@ -156,6 +157,39 @@ def prepare_training(a: Assembly, record: Callable[[dict[str, Any]], None], call
         monitor=monitor,
         higher_is_better=higher_is_better,
         record=record,
+    )
+
+
+def build_step(
+    a: Assembly,
+    data: schema.Data,
+    optimizer: Any,
+    schedule: Schedule,
+    average: WeightAverage | None,
+    freezing: Freezing | None,
+    teacher: nn.Module | None,
+) -> TrainStep:
+    """The optimizer step with all that `trainer` puts into it."""
+    settings, rules = a.settings, build.parameter_rules(a.config)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sam, lookahead = settings.sam, settings.lookahead
+    if settings.checkpoint_activations:
+        checkpoint_activations(a.model)
+    return TrainStep(
+        a.model,
+        techniques.build_objective(settings, rules, a.spec, a.model, a.loss, teacher),
+        optimizer,
+        schedule,
+        a.precision,
+        forward=torch.compile(a.model) if settings.compile else None,
+        micro_batch_size=data.batch_size,
+        accumulate=settings.accumulate,
+        transforms=techniques.build_transforms(settings, a.model, a.config["seed"], a.device),
+        sam=SharpnessAware(parameters, sam.rho, sam.adaptive) if sam else None,
+        lookahead=Lookahead(parameters, lookahead.steps, lookahead.alpha) if lookahead else None,
+        average=average,
+        freezing=freezing,
+        metrics=build.build_metrics(a.spec),
     )
 
 

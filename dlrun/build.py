@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR
 
 from dlrun import metrics as task_metrics
 from dlrun import splitting
@@ -29,17 +30,32 @@ from dlrun.optim.schedule import Schedule
 
 Part = Mapping[str, Any]
 COMMON_DATA = set(schema.Data.__dataclass_fields__)
+TRAINER_GROUPS = {
+    "clip": schema.Clip,
+    "gradient_noise": schema.GradientNoise,
+    "sam": schema.Sam,
+    "lookahead": schema.Lookahead,
+    "swa": schema.Swa,
+    "penalty": schema.Penalty,
+    "distill": schema.Distill,
+    "early_stopping": schema.EarlyStopping,
+}
 SPLITTING = set(inspect.signature(splitting.complete).parameters) - {"splits"}
 
 
 def trainer_settings(config: Part) -> schema.Trainer:
     """`trainer` as the typed object it describes."""
     values = dict(config["trainer"])
-    if values.get("clip") is not None:
-        values["clip"] = schema.Clip(**values["clip"])
-    if values.get("early_stopping") is not None:
-        values["early_stopping"] = schema.EarlyStopping(**values["early_stopping"])
-    return schema.Trainer(**{**values, "clip": values.get("clip") or schema.Clip()})
+    for name, group in TRAINER_GROUPS.items():
+        if values.get(name) is not None:
+            values[name] = group(**values[name])
+    settings = schema.Trainer(**{**values, "clip": values.get("clip") or schema.Clip()})
+    if settings.compile and settings.checkpoint_activations:
+        raise ConfigError(
+            "trainer.checkpoint_activations=true does nothing with trainer.compile=true, which decides for itself what "
+            "is computed twice; drop one."
+        )
+    return settings
 
 
 def data_settings(config: Part) -> schema.Data:
@@ -178,10 +194,20 @@ def choose_monitor(spec: DataSpec, wanted: str | None) -> tuple[str, bool]:
     return name, known[name]
 
 
+def parameter_rules(config: Part) -> ParameterGroups:
+    """`optimizer.param_groups` as the typed object it describes."""
+    return ParameterGroups(**(config["optimizer"].get("param_groups") or {}))
+
+
 def build_optimizer(config: Part, model: nn.Module) -> Any:
-    """The optimizer over parameter groups that follow `optimizer.param_groups`; fused where torch has it."""
-    node = dict(config["optimizer"])
-    rules = ParameterGroups(**(node.pop("param_groups", None) or {}))
+    """The optimizer over parameter groups that follow `optimizer.param_groups`; fused where torch has it.
+
+    For a model in which nothing learns, one without parameters that is never asked for a step.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        return torch.optim.SGD([{"params": []}], lr=0.0)
+    node, rules = dict(config["optimizer"]), parameter_rules(config)
+    node.pop("param_groups", None)
     factory = _factory("optimizer", node)
     parameters = _parameters(factory)
     lr = node.get("lr", _default(parameters, "lr", 1e-3))
@@ -198,9 +224,21 @@ def build_optimizer(config: Part, model: nn.Module) -> Any:
 
 
 def build_schedule(
-    config: Part, optimizer: Any, *, total_steps: int, steps_per_epoch: int, higher_is_better: bool
+    config: Part,
+    optimizer: Any,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    higher_is_better: bool,
+    hold: tuple[int, float] | None = None,
 ) -> Schedule:
-    """The schedule behind its warm-up, every length resolved to optimizer steps (or to its own interval)."""
+    """The schedule behind its warm-up, every length resolved to optimizer steps (or to its own interval).
+
+    Args:
+        hold: (step, learning rate): from that step on the rate is constant.
+    """
+    if total_steps == 0:
+        return Schedule(optimizer, partial(ConstantLR, factor=1.0), 0, steps_per_epoch, "step")
     node = dict(config.get("scheduler") or {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1.0})
     interval, warmup = node.pop("interval", "step"), node.pop("warmup", 0)
     warmup_steps = resolve(
@@ -226,7 +264,7 @@ def build_schedule(
     def make(stand_in: torch.optim.Optimizer) -> Any:
         return _call("scheduler", node, factory, stand_in)
 
-    return Schedule(optimizer, make, warmup_steps, steps_per_epoch, interval)
+    return Schedule(optimizer, make, warmup_steps, steps_per_epoch, interval, hold)
 
 
 def build_augment(config: Part, spec: DataSpec) -> list[Augment]:

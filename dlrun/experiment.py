@@ -26,7 +26,7 @@ from dlrun.engine.device import describe_device
 from dlrun.engine.loop import fit
 from dlrun.engine.training import Training
 from dlrun.errors import CheckpointError, DlrunError, ResumeError
-from dlrun.recorded import evaluated_weights, read_checkpoint, use_paths
+from dlrun.recorded import evaluated_weights, load_teacher, read_checkpoint, use_paths
 from dlrun.report.curves import plot_curves
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
@@ -106,8 +106,8 @@ class Session:
         self.loggers: list[Logger] = []
         self.log: MetricsLog | None = None
         self.saved_best: int | None = None
-        self.training: Training = assembly.prepare_training(a, self.record, [_Report(console)])
-        self.training.save = self.save
+        self.training: Training = assembly.prepare_training(a, self.record, [_Report(console)], load_teacher(a))
+        self.training.save, self.training.save_weights = self.save, self.save_weights
         self.best = next(c for c in self.training.callbacks.callbacks if isinstance(c, BestWeights))
 
     def go(self, state: dict[str, Any] | None) -> None:
@@ -159,6 +159,13 @@ class Session:
         state = self.training.state_dict()  # drains the losses first: a divergence is found before it is saved
         content = {**self.header, "metrics_length": self.log.sync(), "state": state}
         checkpoint.save(self.run.last, content, previous=self.run.previous)
+
+    def save_weights(self, name: str) -> None:
+        """Write the evaluated weights to checkpoints/NAME.pt, in the form of best.pt."""
+        t = self.training
+        weights = t.evaluated_model.state_dict()
+        content = {**self.header, "epoch": t.progress, "step": t.step, "model": weights}
+        checkpoint.save(self.run.checkpoints / f"{name}.pt", content)
 
     def _begin(self) -> None:
         t, a = self.training, self.a

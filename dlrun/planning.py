@@ -16,6 +16,7 @@ from dlrun import assembly
 from dlrun.assembly import Assembly
 from dlrun.contracts import Batch
 from dlrun.engine.training import Training
+from dlrun.recorded import load_teacher
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Plan:
 def plan(config: dict[str, Any]) -> Plan:
     """Assemble a run and measure it. Raises: DlrunError for all that would stop the run before its first step."""
     a = assembly.assemble(config)
-    training = assembly.prepare_training(a, lambda record: None, ())
+    training = assembly.prepare_training(a, lambda record: None, (), load_teacher(a))
     batch = next(iter(training.loader.epoch(0)))
     layers = trace(a.model, batch)
     counted = multiply_adds(a.model, batch)
@@ -130,8 +131,9 @@ def memory(training: Training, batch: Batch) -> dict[str, int]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step(batch)
+    if training.total_steps:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            step(batch)
     state = getattr(step.optimizer, "state", {})
     held = [
         v for values in state.values() if isinstance(values, dict) for v in values.values() if isinstance(v, Tensor)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlrun import assembly, build
+from dlrun.assembly import Assembly
 from dlrun.config.check import check
 from dlrun.contracts import Batch, DataSpec, Task
 from dlrun.engine import checkpoint
 from dlrun.engine.device import choose_device
 from dlrun.engine.loaders import Preparation
-from dlrun.errors import UsageError
+from dlrun.errors import ConfigError, UsageError
 from dlrun.runs.directory import RunDirectory
 
 PREDICT_BATCH = 1024
@@ -32,6 +34,28 @@ def load_model(
     model = build.build_model(config, spec).to(device)
     model.load_state_dict(evaluated_weights(content))
     return model.eval(), spec
+
+
+def load_teacher(a: Assembly) -> nn.Module | None:
+    """The model of the run that `trainer.distill` names, on the device, or None if it names none.
+
+    Raises: ConfigError if the folder holds no run, or the run's data are not read and labelled as these are.
+    """
+    distill = a.settings.distill
+    if distill is None:
+        return None
+    run = RunDirectory(Path(distill.run))
+    if not run.config.exists():
+        raise ConfigError(f"trainer.distill.run={distill.run} holds no run; give the folder of one that is trained.")
+    teacher, spec = load_model(run, device=a.device)
+    for field in ("task", "kind", "shape", "num_outputs", "class_names", "vocabulary", "mean", "std"):
+        theirs, ours = getattr(spec, field), getattr(a.spec, field)
+        if theirs != ours:
+            raise ConfigError(
+                f"trainer.distill.run={distill.run} was trained on other data: their {field} differs from that of "
+                f"data={a.spec.name}; teacher and student must have the same data, split (data.split_seed) included."
+            )
+    return teacher
 
 
 def evaluate(run: RunDirectory, split: str, which: str, device_word: str | None = None) -> dict[str, float]:

@@ -18,12 +18,69 @@ from dlrun.contracts import (
 from dlrun.optim.rules import ParameterGroups
 
 
+Percentile = Annotated[float, Interval(0, 100, open_low=True)]
+
+
 @dataclass(frozen=True)
 class Clip:
     """Gradient clipping; null switches one off."""
 
     norm: PositiveFloat | None = None
     value: PositiveFloat | None = None
+    per_parameter: PositiveFloat | None = None
+    agc: PositiveFloat | None = None
+    percentile: Percentile | None = None
+    history: PositiveInt = 1000
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Gaussian noise of variance eta / (1 + step)^gamma on every gradient."""
+
+    eta: PositiveFloat = 0.01
+    gamma: NonNegativeFloat = 0.55
+
+
+@dataclass(frozen=True)
+class Sam:
+    """Sharpness-aware minimisation within `rho` of the weights."""
+
+    rho: PositiveFloat = 0.05
+    adaptive: bool = False
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Slow weights that go the part `alpha` of the way that `steps` updates have gone."""
+
+    steps: PositiveInt = 5
+    alpha: Annotated[float, Interval(0, 1, open_low=True)] = 0.5
+
+
+@dataclass(frozen=True)
+class Swa:
+    """The equal average of the weights, `every` so often from `start` on; from there the learning rate is `lr`."""
+
+    start: Duration = "75%"
+    every: Duration = "1ep"
+    lr: PositiveFloat | None = None
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Added to the loss: l1 · Σ|w| + l2/2 · Σw² over the weights that are decayed."""
+
+    l1: NonNegativeFloat = 0.0
+    l2: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Learn from the best weights of the run in the folder `run`: alpha · loss + (1 - alpha) · T² · KL."""
+
+    run: str
+    alpha: Fraction = 0.5
+    temperature: PositiveFloat = 4.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +108,15 @@ class Trainer:
     checkpoint_every: Duration | None = None
     deterministic: bool = False
     clip: Clip = field(default_factory=Clip)
+    gradient_noise: GradientNoise | None = None
+    sam: Sam | None = None
+    lookahead: Lookahead | None = None
     ema: Probability | None = None
+    swa: Swa | None = None
+    penalty: Penalty | None = None
+    distill: Distill | None = None
+    freeze: dict[str, Literal["always"] | Duration] | None = None
+    checkpoint_activations: bool = False
     early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
 
 

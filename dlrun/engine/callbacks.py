@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dlrun.contracts import NonNegativeFloat, PositiveInt
+from dlrun.contracts import Duration, NonNegativeFloat, PositiveInt
+from dlrun.optim.durations import resolve
 
 if TYPE_CHECKING:
     from dlrun.engine.training import Training
+
+EVERY = "callbacks.snapshots.every"
 
 
 class Callback:
@@ -132,6 +135,50 @@ class StopEarly(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.waited = state["best"], state["waited"]
+
+
+class Snapshots(Callback):
+    """Writes the weights to checkpoints/snapshot_1.pt, snapshot_2.pt, … at the end of each cycle of the schedule.
+
+    Each file is like best.pt; the models are to be evaluated together. A cycle ends where the learning rate, having
+    fallen, rises again, or training ends.
+
+    Args:
+        every: the length of a cycle instead, for schedules whose rate does not rise.
+
+    Source: Huang et al. 2017, Snapshot Ensembles (arXiv:1704.00109).
+    """
+
+    def __init__(self, every: Duration | None = None) -> None:
+        self.every = every
+        self.count = 0
+        self._every_steps = 0
+        self._lr = 0.0
+        self._has_fallen = False
+
+    def on_fit_start(self, training: Training) -> None:
+        if self.every is not None:
+            per_epoch, total = training.loader.steps_per_epoch, training.total_steps
+            self._every_steps = max(
+                1, resolve(self.every, unit="step", steps_per_epoch=per_epoch, total_steps=total, key=EVERY)
+            )
+        if training.step == 0:
+            self._lr = training.lr
+
+    def on_step_end(self, training: Training) -> None:
+        lr, before = training.lr, self._lr
+        self._lr = lr
+        is_low = self._has_fallen and (lr > before or training.step == training.total_steps)
+        self._has_fallen = lr < before or (self._has_fallen and lr == before)
+        if training.step % self._every_steps == 0 if self._every_steps else is_low:
+            self.count += 1
+            training.save_weights(f"snapshot_{self.count}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "lr": self._lr, "has_fallen": self._has_fallen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self._lr, self._has_fallen = state["count"], state["lr"], state["has_fallen"]
 
 
 class SaveCheckpoints(Callback):

@@ -17,6 +17,8 @@ def fit(t: Training) -> None:
     t.callbacks.call("on_fit_start", t)
     try:
         with t.interrupt:
+            if t.total_steps == 0:  # nothing in the model learns: it is only evaluated
+                validate(t)
             while t.status == "running" and t.step < t.total_steps:
                 epoch, first = divmod(t.step, t.loader.steps_per_epoch)
                 for batch in t.loader.epoch(epoch, first):
@@ -68,9 +70,9 @@ def log(t: Training, lr: float) -> None:
 
 def validate(t: Training) -> None:
     """Evaluate on the validation split and record it beside what training measured since the last time."""
-    metrics = {"train/loss": t.meter.mean_since_validation()}
+    metrics = {"train/loss": t.meter.mean_since_validation()} if t.step else {}
     t.tick()
-    for metric in t.metrics:
+    for metric in t.metrics if t.step else ():
         metrics |= {f"train/{name}": value for name, value in metric.compute().items()}
         metric.reset(t.device)
     metrics |= {f"val/{name}": value for name, value in t.validate(t.evaluated_model).items()}

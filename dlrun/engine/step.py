@@ -7,11 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Metric, Optimizer
-from dlrun.engine.evaluate import loss_weight
+from dlrun.engine.freezing import Freezing
+from dlrun.engine.objective import Objective, Shares
 from dlrun.engine.precision import Precision
+from dlrun.engine.statistics import statistics_kept
 from dlrun.errors import ConfigError
-from dlrun.optim.averaging import ExponentialMovingAverage
-from dlrun.optim.clipping import clip_gradients, gradient_norm
+from dlrun.optim.averaging import WeightAverage
+from dlrun.optim.gradients import GradientTransform, gradient_norm
+from dlrun.optim.lookahead import Lookahead
+from dlrun.optim.sam import SharpnessAware
 
 
 class Schedule(Protocol):
@@ -30,19 +34,27 @@ class TrainStep:
     """Everything that happens to the model for one batch. Nothing here waits for the device.
 
     Args:
-        loss: (outputs, targets) to the mean over the batch.
+        objective: what is minimised.
         forward: called instead of `model`, such as its compiled form, which shares its weights.
         accumulate: micro-batches a batch is cut into. Their gradients are weighted by what each loss is a mean
             over, so the sum is the gradient of the whole batch, also when the last is smaller.
-        clip_norm, clip_value: largest norm of all gradients together, largest absolute value of any; or None.
+        transforms: of the gradients, in this order.
+        sam: where to take the gradients from; None: from where the weights are.
+        lookahead: slow weights behind the optimizer's; or None.
         average: of the weights, updated after each step; or None.
+        freezing: which parameters learn at which step; None: all that the model lets learn.
         metrics: of training, updated with the outputs as they come.
+
+    Attributes:
+        steps: how many have been done.
+        measure_norm: whether the next step is to leave `gradient_norm`.
+        gradient_norm: of all gradients before any transform, a scalar on the device.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        objective: Objective,
         optimizer: Optimizer,
         schedule: Schedule,
         precision: Precision,
@@ -50,77 +62,84 @@ class TrainStep:
         forward: Callable[..., Any] | None = None,
         micro_batch_size: int,
         accumulate: int = 1,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: ExponentialMovingAverage | None = None,
+        transforms: Sequence[GradientTransform] = (),
+        sam: SharpnessAware | None = None,
+        lookahead: Lookahead | None = None,
+        average: WeightAverage | None = None,
+        freezing: Freezing | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
+        self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.forward = forward or model
         self.precision, self.scaler = precision, precision.scaler
         self.micro_batch_size, self.accumulate = micro_batch_size, accumulate
-        self.clip_norm, self.clip_value = clip_norm, clip_value
-        self.average, self.metrics = average, tuple(metrics)
+        self.transforms, self.sam, self.lookahead = tuple(transforms), sam, lookahead
+        self.average, self.freezing, self.metrics = average, freezing, tuple(metrics)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS) or getattr(optimizer, "needs_closure", False)
-        if self.needs_closure and self.scaler is not None:
-            raise ConfigError(
-                f"trainer.precision=fp16 does not go with {type(optimizer).__name__}, which evaluates the loss several "
-                "times in a step and would take scaled gradients for true ones; use fp32 or bf16."
-            )
+        self.steps = 0
         self.measure_norm = False
         self.gradient_norm: Tensor | None = None
+        self._refuse_contradictions()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Train on one batch. Returns: its loss, a scalar on the device."""
+        """Train on one batch. Returns: its objective, a scalar on the device."""
+        if self.freezing is not None:
+            self.freezing.at(self.steps)
         if self.needs_closure:
             loss = self._step_with_closure(batch)
         else:
             loss = self._gradients(batch, self.metrics)
-            self._finish_gradients()
-            if self.scaler is None:
-                self.optimizer.step()
-            else:
-                self.scaler.step(self.optimizer)  # type: ignore[arg-type]
-                self.scaler.update()
+            if self.sam is not None:
+                with self.sam.climbed(), statistics_kept(self.model):
+                    self._gradients(batch, ())
+            self._transform_gradients()
+            self._update()
+        self.steps += 1
         self.schedule.step()
+        if self.lookahead is not None:
+            self.lookahead.update()
         if self.average is not None:
             self.average.update()
         return loss
 
     def _gradients(self, batch: Batch, metrics: Sequence[Metric]) -> Tensor:
-        """Leave the gradient of the batch's mean loss in the parameters. Returns: that loss."""
+        """Leave the gradient of the batch's objective in the parameters, and nothing else. Returns: the objective."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.accumulate == 1:
             return self._backward(batch, None, metrics)
         parts = batch.split(self.micro_batch_size)
-        weights = [loss_weight(self.loss, part) for part in parts]
-        total = sum(weights)
+        shares = self.objective.shares(parts)
         return torch.stack(
-            [self._backward(part, weight / total, metrics) for part, weight in zip(parts, weights, strict=True)]
+            [self._backward(part, share, metrics) for part, share in zip(parts, shares, strict=True)]
         ).sum()
 
-    def _backward(self, batch: Batch, share: Tensor | float | None, metrics: Sequence[Metric]) -> Tensor:
+    def _backward(self, batch: Batch, shares: Shares | None, metrics: Sequence[Metric]) -> Tensor:
         with self.precision.autocast():
             outputs = self.forward(*batch.arguments)
-            loss = self.loss(outputs, batch.targets)
-        if share is not None:
-            loss = loss * share
+            loss = self.objective(outputs, batch, shares)
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         outputs = outputs.detach()
         for metric in metrics:
             metric.update(outputs, batch.targets)
         return loss.detach()
 
-    def _finish_gradients(self) -> None:
-        """Unscale and clip; measure the norm when clipping does or when it is asked for."""
-        if self.clip_norm is None and self.clip_value is None and not self.measure_norm:
+    def _transform_gradients(self) -> None:
+        """Unscale, measure, clip and so on."""
+        if not self.transforms and not self.measure_norm:
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
-        before = gradient_norm(self.parameters) if self.measure_norm and self.clip_norm is None else None
-        clipped = clip_gradients(self.parameters, norm=self.clip_norm, value=self.clip_value)
-        self.gradient_norm = before if clipped is None else clipped
+        self.gradient_norm = gradient_norm(self.parameters) if self.measure_norm else None
+        for transform in self.transforms:
+            transform(self.parameters, self.steps)
+
+    def _update(self) -> None:
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+            self.scaler.update()
 
     def _step_with_closure(self, batch: Batch) -> Tensor:
         """For optimizers such as L-BFGS that evaluate the loss several times in one step."""
@@ -128,28 +147,53 @@ class TrainStep:
 
         def closure() -> Tensor:
             loss = self._gradients(batch, () if losses else self.metrics)
-            self._finish_gradients()
+            self._transform_gradients()
             losses.append(loss)
             return loss
 
         self.optimizer.step(closure)
         return losses[0]
 
+    def _refuse_contradictions(self) -> None:
+        name = type(self.optimizer).__name__
+        several = name if self.needs_closure else "trainer.sam" if self.sam is not None else None
+        if several and self.scaler is not None:
+            raise ConfigError(
+                f"trainer.precision=fp16 does not go with {several}, which evaluates the loss several times in a step "
+                "and would take scaled gradients for true ones; use fp32 or bf16."
+            )
+        if self.needs_closure and self.sam is not None:
+            raise ConfigError(f"trainer.sam does not go with {name}, which evaluates the loss where it likes.")
+        if self.needs_closure and any(transform.once_per_step for transform in self.transforms):
+            raise ConfigError(
+                f"trainer.clip.percentile and trainer.gradient_noise do not go with {name}, which evaluates the "
+                "gradients several times in a step and expects the same at the same place; switch them off."
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that evolves: weights, optimizer, schedule, loss scale, average."""
+        """Everything that evolves, tensors not copied."""
         return {
+            "steps": self.steps,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
+            "transforms": [transform.state_dict() for transform in self.transforms],
+            "lookahead": self.lookahead.state_dict() if self.lookahead else None,
             "average": self.average.state_dict() if self.average else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.steps = state["steps"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
+        for transform, own in zip(self.transforms, state["transforms"], strict=True):
+            transform.load_state_dict(own)
+        if self.lookahead is not None:
+            self.lookahead.load_state_dict(state["lookahead"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

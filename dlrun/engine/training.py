@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Metric
 from dlrun.engine.callbacks import CallbackList
-from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.interrupt import Interrupt
 from dlrun.engine.loaders import Loader
 from dlrun.engine.meter import LossMeter
@@ -33,13 +32,14 @@ class Training:
         higher_is_better: its direction.
         record: receives each record of metrics.jsonl.
         save: writes a checkpoint now.
+        save_weights: writes the evaluated weights, as best.pt has them, to checkpoints/NAME.pt.
         step: optimizer steps done; epoch and position in it follow from it.
         seconds: spent training, over all resumes; validation_seconds the part of it spent validating.
     """
 
     train_step: TrainStep
     loader: Loader
-    validate: Evaluator
+    validate: Callable[[nn.Module], dict[str, float]]
     metrics: Sequence[Metric]
     callbacks: CallbackList
     device: torch.device
@@ -50,6 +50,7 @@ class Training:
     higher_is_better: bool
     record: Callable[[dict[str, Any]], None]
     save: Callable[[], None] = lambda: None
+    save_weights: Callable[[str], None] = lambda name: None
     interrupt: Interrupt = field(default_factory=Interrupt)
     step: int = 0
     samples: int = 0
@@ -73,7 +74,7 @@ class Training:
     def evaluated_model(self) -> nn.Module:
         """The model that validation and test see: the averaged one where there is an average."""
         average = self.train_step.average
-        return self.model if average is None else average.module
+        return self.model if average is None else average.evaluated
 
     @property
     def progress(self) -> float:

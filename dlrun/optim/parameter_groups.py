@@ -85,6 +85,25 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
+def nearest(pattern: str, names: list[str]) -> list[str]:
+    """The three of `names` most like a pattern that matches none of them."""
+    return difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.4) or names[:3]
+
+
+def decayed_parameters(model: nn.Module, rules: ParameterGroups) -> list[nn.Parameter]:
+    """The trainable parameters that `rules.no_decay` does not exclude, in the model's order."""
+    every = named_parameters(model)
+    _refuse_unmatched("no_decay", [entry for entry in rules.no_decay if entry not in KINDS], every)
+    return [item.parameter for item in every if item.parameter.requires_grad and not _is_excluded(item, rules)]
+
+
+def last_layer(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the layer nearest to the output; see `layer_distances`."""
+    every = named_parameters(model)
+    distances = layer_distances(every)
+    return [item.parameter for item in every if distances[item.name] == 0]
+
+
 def layer_distances(parameters: Iterable[Named]) -> dict[str, int]:
     """How many layers lie between each parameter and the output; the last layer has distance 0.
 
@@ -146,8 +165,7 @@ def _refuse_unmatched(key: str, patterns: Iterable[str], parameters: list[Named]
     names = [item.name for item in parameters]
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
-            words = [*names, *(KINDS if key == "no_decay" else ())]
-            near = difflib.get_close_matches(pattern.strip("*."), words, n=3, cutoff=0.4) or names[:3]
+            near = nearest(pattern, [*names, *(KINDS if key == "no_decay" else ())])
             raise ConfigError(
                 f"optimizer.param_groups.{key}: '{pattern}' matches no parameter of the model; nearest are "
                 f"{', '.join(near)}"

@@ -35,6 +35,7 @@ class Schedule:
         steps_per_epoch: optimizer steps in an epoch.
         interval: when the inner scheduler advances after the warm-up: every step, every `steps_per_epoch` steps, or
             at every `on_metric`.
+        hold: (step, learning rate): from that step on the rate is constant, times the groups' "lr_factor".
 
     Attributes:
         inner: the scheduler that `make` returned.
@@ -48,6 +49,7 @@ class Schedule:
         warmup_steps: int,
         steps_per_epoch: int,
         interval: Literal["step", "epoch", "metric"],
+        hold: tuple[int, float] | None = None,
     ) -> None:
         if warmup_steps < 0 or steps_per_epoch < 1 or interval not in ("step", "epoch", "metric"):
             raise ValueError(
@@ -57,6 +59,7 @@ class Schedule:
         self.optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.interval = interval
+        self.hold = hold
         self._every = steps_per_epoch if interval == "epoch" else 1
         self._steps = 0
         self._factors = [float(group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
@@ -70,24 +73,21 @@ class Schedule:
     @property
     def lr(self) -> float:
         """The learning rate of the next step for a group whose factor is 1."""
-        return float(self._stand_in.param_groups[0]["lr"]) * self._warmth
+        return self._planned(self._stand_in.param_groups[0])
 
     @property
     def lrs(self) -> list[float]:
         """The learning rate of the next step for each of the optimizer's groups."""
         pairs = zip(self._stand_in.param_groups, self._factors, strict=True)
-        return [float(group["lr"]) * factor * self._warmth for group, factor in pairs]
+        return [self._planned(group) * factor for group, factor in pairs]
 
     def step(self) -> None:
         """Set the learning rates for the next optimizer step; call after every one."""
         self._steps += 1
-        after = self._steps - self.warmup_steps
-        if after > 0:
-            if self.interval == "metric" or after % self._every:
-                return
-            if self._last is not None and self.inner.last_epoch >= self._last:
-                return
+        if self._is_due():
             self.inner.step()
+        elif self._steps > self.warmup_steps and not self._begins_to_hold():
+            return
         self._write()
 
     def on_metric(self, value: SupportsFloat) -> None:
@@ -114,15 +114,26 @@ class Schedule:
         self.inner.load_state_dict(state["inner"])
         self._write()
 
-    @property
-    def _warmth(self) -> float:
-        return min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
+    def _is_due(self) -> bool:
+        """Whether the inner schedule advances at this step."""
+        after = self._steps - self.warmup_steps
+        if after <= 0 or self.interval == "metric" or after % self._every:
+            return False
+        return self._last is None or self.inner.last_epoch < self._last
+
+    def _begins_to_hold(self) -> bool:
+        return self.hold is not None and self._steps == self.hold[0]
+
+    def _planned(self, group: dict[str, Any]) -> float:
+        """The learning rate of the next step for a group of the stand-in, without its factor."""
+        if self.hold is not None and self._steps >= self.hold[0]:
+            return self.hold[1]
+        return float(group["lr"]) * min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
 
     def _write(self) -> None:
-        warmth = self._warmth
         groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, self._factors, strict=True)
         for group, planned, factor in groups:
-            lr = float(planned["lr"]) * factor * warmth
+            lr = self._planned(planned) * factor
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)
             else:

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.contracts import Batch
+from dlrun.engine.objective import Objective
 from dlrun.engine.precision import choose_precision
 from dlrun.engine.step import TrainStep
 from dlrun.errors import ConfigError
+from dlrun.optim.gradients import ClipNorm
 
 CPU = torch.device("cpu")
 
@@ -46,7 +48,8 @@ def make(loss: nn.Module, **options: object) -> TrainStep:
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
     precision = choose_precision("fp32", CPU)
-    return TrainStep(model, loss, optimizer, NoSchedule(), precision, **{"micro_batch_size": 64, **options})
+    objective = Objective(loss)
+    return TrainStep(model, objective, optimizer, NoSchedule(), precision, **{"micro_batch_size": 64, **options})
 
 
 def batches(count: int, size: int) -> list[Batch]:
@@ -71,7 +74,8 @@ def test_accumulated_micro_batches_equal_the_big_batch_even_when_the_last_is_sma
 
 
 def test_a_step_is_what_pytorch_does_by_hand():
-    step = make(nn.CrossEntropyLoss(), clip_norm=0.1)
+    step = make(nn.CrossEntropyLoss(), transforms=[ClipNorm(0.1)])
+    step.measure_norm = True
     reference = make(nn.CrossEntropyLoss())
     for batch in batches(4, 32):
         step(batch)
@@ -99,7 +103,8 @@ def test_lbfgs_gets_its_closure_and_solves_a_least_squares_problem():
     torch.manual_seed(0)
     model = nn.Linear(4, 1).double()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, line_search_fn="strong_wolfe")
-    step = TrainStep(model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp32", CPU), micro_batch_size=64)
+    precision = choose_precision("fp32", CPU)
+    step = TrainStep(model, Objective(nn.MSELoss()), optimizer, NoSchedule(), precision, micro_batch_size=64)
     inputs = torch.randn(64, 4, dtype=torch.float64)
     targets = inputs @ torch.tensor([[1.0], [-2.0], [3.0], [0.5]], dtype=torch.float64) + 0.25
     for _ in range(6):
@@ -110,8 +115,9 @@ def test_lbfgs_gets_its_closure_and_solves_a_least_squares_problem():
 def test_lbfgs_is_refused_with_a_scaled_loss():
     model = nn.Linear(4, 1)
     optimizer = torch.optim.LBFGS(model.parameters())
+    precision = choose_precision("fp16", CPU)
     with pytest.raises(ConfigError, match=r"fp16 does not go with LBFGS"):
-        TrainStep(model, nn.MSELoss(), optimizer, NoSchedule(), choose_precision("fp16", CPU), micro_batch_size=4)
+        TrainStep(model, Objective(nn.MSELoss()), optimizer, NoSchedule(), precision, micro_batch_size=4)
 
 
 def test_fp16_scales_the_loss_and_unscales_before_clipping():
@@ -119,9 +125,9 @@ def test_fp16_scales_the_loss_and_unscales_before_clipping():
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     precision = choose_precision("fp16", CPU)
-    step = TrainStep(
-        model, nn.CrossEntropyLoss(), optimizer, NoSchedule(), precision, micro_batch_size=64, clip_norm=1e9
-    )
+    objective, clip = Objective(nn.CrossEntropyLoss()), ClipNorm(1e9)
+    step = TrainStep(model, objective, optimizer, NoSchedule(), precision, micro_batch_size=64, transforms=[clip])
+    step.measure_norm = True
     batch = Batch(torch.randn(32, 6), torch.randint(3, (32,)))
     with torch.no_grad():
         before = [p.clone() for p in model.parameters()]

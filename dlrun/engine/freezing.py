@@ -1,0 +1,74 @@
+"""Which parameters learn at which step: frozen backbones, linear probes, gradual unfreezing."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from dlrun.errors import ConfigError
+from dlrun.optim.parameter_groups import matches, nearest
+
+
+class Freezing:
+    """Keeps parameters from learning until their step has come.
+
+    A frozen parameter gets no gradient, and no optimizer of torch's touches what has none. A module all of whose
+    parameters are frozen is in evaluation mode as a whole: it extracts features, with the running statistics of its
+    norms as they are and without dropout.
+
+    Args:
+        thaw_steps: pattern -> optimizer step from which the parameters learn, None for never. A pattern is a glob over
+            parameter names or the name of a module; of those that match a parameter, the last one counts. Parameters
+            that none matches are left as the model made them.
+
+    Raises: ConfigError if a pattern matches nothing, or nothing learns at first but something does later.
+    """
+
+    def __init__(self, model: nn.Module, thaw_steps: Mapping[str, int | None]) -> None:
+        self.model = model
+        self._thaw_steps: dict[nn.Parameter, int | None] = {}
+        named = list(model.named_parameters())
+        for pattern, step in thaw_steps.items():
+            matched = [parameter for name, parameter in named if matches(name, pattern)]
+            if not matched:
+                raise ConfigError(
+                    f"trainer.freeze: '{pattern}' matches no parameter of the model; nearest are "
+                    f"{', '.join(nearest(pattern, [name for name, _ in named]))}."
+                )
+            self._thaw_steps |= dict.fromkeys(matched, step)
+        self._changes = {step for step in self._thaw_steps.values() if step}
+        self._applied: int | None = None
+        self._asleep: list[nn.Module] = []
+        for parameter, step in self._thaw_steps.items():
+            parameter.requires_grad_(step is not None)  # what will ever learn: the optimizer gets those
+        self._refuse_idle_start(named)
+
+    def at(self, step: int) -> None:
+        """Set the model up for optimizer step `step`; a function of the step alone. Call it before every step."""
+        if self._applied is None or (step != self._applied + 1) or step in self._changes:
+            for parameter, thaws in self._thaw_steps.items():
+                parameter.requires_grad_(thaws is not None and step >= thaws)
+            was_asleep, self._asleep = self._asleep, list(_without_gradients(self.model))
+            for module in was_asleep:
+                module.train()
+        self._applied = step
+        for module in self._asleep:
+            if module.training:  # a validation has put the whole model back into training mode
+                module.eval()
+
+    def _refuse_idle_start(self, named: list[tuple[str, nn.Parameter]]) -> None:
+        learning = [self._thaw_steps.get(p, 0) or 0 for _, p in named if p.requires_grad]
+        if learning and min(learning) > 0:
+            raise ConfigError(
+                f"trainer.freeze leaves nothing to train before step {min(learning)}: let some parameters learn from "
+                "the start, as head does in trainer.freeze='{*: always, head: 0}'."
+            )
+
+
+def _without_gradients(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules that have parameters, none of which learns."""
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        yield module
+        return
+    for child in module.children():
+        yield from _without_gradients(child)
