@@ -120,6 +120,35 @@ def quantile(spec: DataSpec, *, q: Quantile = 0.5) -> nn.Module:
     return Elementwise(pinball)
 
 
+def perceptron(spec: DataSpec) -> nn.Module:
+    """Rosenblatt's criterion: by how much the largest output of another class exceeds the right class's, at least 0.
+
+    Of outputs (B, K) and class indices (B,). For two classes with outputs ∓a/2 it is max(0, -t·a) with t = ±1. A tie
+    is a mistake: the loss is 0 there but its gradient is not, or weights that start at zero would stay so. One example
+    at a time with SGD, that is the perceptron's learning rule. Source: Rosenblatt 1958, doi:10.1037/h0042519.
+
+    Raises: ContractError if the task is not classification.
+    """
+    _require_task("perceptron", spec, (Task.CLASSIFICATION,))
+    return PerceptronCriterion()
+
+
+class PerceptronCriterion(nn.Module):
+    """See `perceptron`."""
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            raise ContractError(
+                "loss=perceptron needs one class for each example, and these targets are blends of classes: "
+                "leave mixup and cutmix out of augment, or choose loss=cross_entropy"
+            )
+        outputs = _full_precision(outputs)
+        right = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        others = outputs.scatter(1, targets.unsqueeze(1), -torch.inf).amax(1)
+        # Not relu, whose gradient at 0 is 0.
+        return torch.where(others >= right, others - right, 0.0).mean()
+
+
 class CrossEntropy(nn.Module):
     """See `cross_entropy`; without class weights."""
 

@@ -166,6 +166,28 @@ def test_the_pinball_loss_is_least_at_the_quantile():
     assert values.argmin().item() == 80
 
 
+def test_the_perceptron_criterion_is_how_far_the_best_other_class_is_ahead(logits, classes):
+    expected = [max(0, max(*row[:c], *row[c + 1 :]) - row[c]) for row, c in zip(logits.tolist(), classes, strict=True)]
+    loss = losses.perceptron(CLASSES)(logits, classes)
+    torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64).mean())
+    assert torch.autograd.gradcheck(lambda x: losses.perceptron(CLASSES)(x, classes), logits)
+
+
+def test_the_perceptron_criterion_leaves_a_tie():
+    outputs = torch.zeros(1, 2, requires_grad=True)
+    loss = losses.perceptron(CLASSES)(outputs, torch.tensor([1]))
+    loss.backward()
+    assert loss == 0
+    assert outputs.grad.tolist() == [[1.0, -1.0]]
+
+
+def test_the_perceptron_criterion_refuses_blends_and_numbers(logits):
+    with pytest.raises(ContractError, match=r"loss=perceptron .*mixup and cutmix"):
+        losses.perceptron(CLASSES)(logits, logits.detach().softmax(1))
+    with pytest.raises(ContractError, match="loss=perceptron is for classification"):
+        losses.perceptron(NUMBERS)
+
+
 def test_half_precision_outputs_give_float32_losses(classes):
     logits = torch.randn(16, K).bfloat16()
     for loss in (losses.cross_entropy(CLASSES), losses.cross_entropy(CLASSES, focal_gamma=1.0), losses.bce(CLASSES)):
