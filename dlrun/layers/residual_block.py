@@ -138,7 +138,7 @@ def _shortcut(style: BlockStyle, channels_in: int, channels_out: int, stride: in
     modules: dict[str, nn.Module] = {}
     if style.shortcut == "average" and stride > 1:
         # As large as the 3x3 convolution of stride 2 leaves it; what hangs over the edge is not counted.
-        modules["pool"] = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+        modules["pool"] = nn.AvgPool2d(stride, ceil_mode=True)
         stride = 1
     modules["conv"] = conv(channels_in, channels_out, 1, stride, bias=not follows_shift(style.norm))
     if not style.preactivation:

@@ -106,16 +106,8 @@ def resnet(
         last_norm=not preactivation,
     )
     modules = OrderedDict[str, nn.Module](stem=nn.Sequential(OrderedDict(first)))
-    drops = iter(linear_drops(stochastic_depth, sum(blocks)))
-    features = stem_width
-    for i, count in enumerate(blocks):
-        stage = nn.Sequential()
-        for j in range(count):
-            stride = 2 if i > 0 and j == 0 else 1
-            made = residual_block(style, features, inner * 2**i, width * expansion * 2**i, stride, next(drops))
-            stage.append(made)
-            features = width * expansion * 2**i
-        modules[f"stage{i + 1}"] = stage
+    modules |= _stages(style, blocks, stem_width, inner, width * expansion, stochastic_depth)
+    features = width * expansion * 2 ** (len(blocks) - 1)
     if preactivation:
         modules |= norm_activation(norm, activation, features)
     modules["pool"] = nn.AdaptiveAvgPool2d(1)
@@ -124,11 +116,28 @@ def resnet(
     return nn.Sequential(modules)
 
 
+def _stages(
+    style: BlockStyle, blocks: Sequence[int], stem_width: int, inner: int, width: int, last_drop: float
+) -> dict[str, nn.Module]:
+    """stage1, stage2 ...: `width` channels and `inner` within the blocks of the first, twice as many in each next."""
+    drops = iter(linear_drops(last_drop, sum(blocks)))
+    stages: dict[str, nn.Module] = {}
+    features = stem_width
+    for i, count in enumerate(blocks):
+        stage = nn.Sequential()
+        for j in range(count):
+            stride = 2 if i > 0 and j == 0 else 1
+            stage.append(residual_block(style, features, inner * 2**i, width * 2**i, stride, next(drops)))
+            features = width * 2**i
+        stages[f"stage{i + 1}"] = stage
+    return stages
+
+
 def _check_widths(block: str, width: int, inner: int, groups: int) -> None:
     if block == "basic" and (groups > 1 or inner != width):
         raise ConfigError(
             f"model.groups={groups} and model.inner_width={inner} are of bottlenecks: write model.block=bottleneck, or "
-            f"leave them at 1 and null"
+            "leave them at 1 and null"
         )
     if inner % groups:
         raise ConfigError(f"model.inner_width={inner} must be a multiple of model.groups={groups}")
