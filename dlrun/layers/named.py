@@ -88,8 +88,8 @@ def norm(name: Norm, features: int, dims: Literal[0, 1, 2]) -> nn.Module:
 def normed(layer: nn.Module, name: Norm, features: int, dims: Literal[0, 1, 2]) -> list[nn.Module]:
     """`layer` and the norm of its outputs, to be applied in this order; without a second entry where there is none.
 
-    With `weight` it is `layer` itself that changes, in place: each row or filter w of every linear layer and
-    convolution in it becomes g · v / ‖v‖, with g and v learnt and w the same at the start (arXiv:1602.07868).
+    With `weight` it is `layer` itself that changes, in place: the weights w of each output of every linear layer and
+    convolution in it become g · v / ‖v‖, with g and v learnt and w the same at the start (arXiv:1602.07868).
 
     Args:
         layer: what makes the tensors to be normalised: a linear layer, a convolution, or a module of several.
@@ -101,6 +101,8 @@ def normed(layer: nn.Module, name: Norm, features: int, dims: Literal[0, 1, 2]) 
         for module in [*layer.modules()]:
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 weight_norm(module)
+            elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+                weight_norm(module, dim=1)  # its outputs are axis 1
         return [layer]
     return [layer] if name == "none" else [layer, norm(name, features, dims)]
 
