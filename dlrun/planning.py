@@ -98,11 +98,21 @@ def multiply_adds(model: nn.Module, batch: Batch) -> int:
     with (
         evaluating(model),
         sdpa_kernel(SDPBackend.MATH),
-        torch.backends.mkldnn.flags(enabled=False),
+        without_onednn(),
         FlopCounterMode(display=False) as counter,
     ):
         model(*batch.arguments)
     return int(counter.get_total_flops()) // (2 * len(batch))
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """PyTorch's own kernels on the CPU. `torch.backends.mkldnn.flags` would set TF32 too, and warn where there is none."""
+    before, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before, _fp32_precision=None)
 
 
 @contextmanager
