@@ -107,7 +107,7 @@ def multiply_adds(model: nn.Module, batch: Batch) -> int:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """PyTorch's own kernels on the CPU. `torch.backends.mkldnn.flags` would set TF32 too, and warn where there is none."""
+    """PyTorch's own kernels on the CPU; `torch.backends.mkldnn.flags` would set TF32 too, and warn of it."""
     before, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
     try:
         yield
