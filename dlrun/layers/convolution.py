@@ -6,6 +6,7 @@ from torch import nn
 
 from dlrun.contracts import Activation, Norm
 from dlrun.layers.named import activation as make_activation
+from dlrun.layers.named import follows_shift, normed
 from dlrun.layers.named import norm as make_norm
 
 
@@ -25,11 +26,29 @@ def conv(
     return made
 
 
+def conv_of(
+    norm: Norm, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """`conv` in a network with this norm: its weights normalised, for weight; without a bias that the norm cancels.
+
+    For batch and instance that is any bias whose sum, mean or maximum over pixels is normalised before anything else.
+    """
+    made = conv(channels_in, channels_out, kernel_size, stride, groups, bias=not follows_shift(norm))
+    if norm == "weight":
+        normed(made, norm, channels_out, dims=2)
+    return made
+
+
 def norm_activation(norm: Norm, activation: Activation, channels: int, suffix: int | str = "") -> dict[str, nn.Module]:
     """`norm{suffix}` and `activation{suffix}` of images with `channels`, without those that would do nothing."""
     modules: dict[str, nn.Module] = {}
-    if norm != "none":
+    if norms_outputs(norm):
         modules[f"norm{suffix}"] = make_norm(norm, channels, dims=2)
     if activation != "identity":
         modules[f"activation{suffix}"] = make_activation(activation)
     return modules
+
+
+def norms_outputs(norm: Norm) -> bool:
+    """Whether this norm is a module behind a layer, neither nothing nor in its weights."""
+    return norm not in ("none", "weight")

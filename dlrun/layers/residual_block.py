@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 
 from dlrun.contracts import Activation, Norm
 from dlrun.layers.channel_attention import Attention, channel_attention
-from dlrun.layers.convolution import conv, norm_activation
-from dlrun.layers.named import activation, follows_shift, norm
+from dlrun.layers.convolution import conv_of, norm_activation, norms_outputs
+from dlrun.layers.named import activation, norm
 from dlrun.layers.stochastic_depth import StochasticDepth
 
 Shortcut = Literal["projection", "average", "zero_pad"]
@@ -84,16 +85,11 @@ def residual_block(
         drop: probability of leaving the branch of an example out while training.
     """
     changes = stride != 1 or channels_in != channels_out
-    # A bias is idle: either a norm follows, or (pre-activation) everything that reads the sum begins with one.
-    bias = not follows_shift(style.norm)
+    make = partial(conv_of, style.norm)  # with pre-activation too, all that reads the sum begins with a norm
     if style.bottleneck:
-        convs = [
-            conv(channels_in, inner, 1, bias=bias),
-            conv(inner, inner, 3, stride, style.groups, bias),
-            conv(inner, channels_out, 1, bias=bias),
-        ]
+        convs = [make(channels_in, inner, 1), make(inner, inner, 3, stride, style.groups), make(inner, channels_out, 1)]
     else:
-        convs = [conv(channels_in, inner, 3, stride, bias=bias), conv(inner, channels_out, 3, bias=bias)]
+        convs = [make(channels_in, inner, 3, stride), make(inner, channels_out, 3)]
     before: dict[str, nn.Module] = {}
     branch = _branch(style, convs)
     if style.preactivation and changes:
@@ -121,13 +117,14 @@ def _branch(style: BlockStyle, convs: list[nn.Conv2d]) -> dict[str, nn.Module]:
         modules[f"conv{i}"] = convolution
         if i < last and not style.preactivation:
             modules |= norm_activation(style.norm, style.activation, convolution.out_channels, i)
-    if not style.preactivation and style.norm != "none":
+    if not style.preactivation and norms_outputs(style.norm):
         modules["last_norm"] = norm(style.norm, convs[-1].out_channels, dims=2)
     if style.zero_init:
         # Not the norm of pre-activation: relu passes no gradient at 0, and the branch would never wake.
         silenced = modules.get("last_norm", convs[-1])
-        for parameter in silenced.parameters():
-            nn.init.zeros_(parameter)
+        for name, parameter in silenced.named_parameters():
+            if not name.endswith("original1"):  # of g · v / ‖v‖ (norm=weight) g alone: v / ‖v‖ must have a direction
+                nn.init.zeros_(parameter)
     return modules
 
 
@@ -140,7 +137,7 @@ def _shortcut(style: BlockStyle, channels_in: int, channels_out: int, stride: in
         # As large as the 3x3 convolution of stride 2 leaves it; what hangs over the edge is not counted.
         modules["pool"] = nn.AvgPool2d(stride, ceil_mode=True)
         stride = 1
-    modules["conv"] = conv(channels_in, channels_out, 1, stride, bias=not follows_shift(style.norm))
+    modules["conv"] = conv_of(style.norm, channels_in, channels_out, 1, stride)
     if not style.preactivation:
         modules |= norm_activation(style.norm, "identity", channels_out)
     return _sequential(modules)

@@ -8,8 +8,7 @@ from typing import Literal
 from torch import nn
 
 from dlrun.contracts import Activation, Norm
-from dlrun.layers.convolution import conv, norm_activation
-from dlrun.layers.named import follows_shift
+from dlrun.layers.convolution import conv_of, norm_activation
 
 Stem = Literal["auto", "imagenet", "cifar"]
 LARGE = 96  # pixels; a quarter of this is still a good deal of image
@@ -43,19 +42,18 @@ def stem_modules(
         last_norm: whether norm and activation follow the last convolution; with pre-activation the first block has
             them.
     """
-    bias = not follows_shift(norm)
     modules: dict[str, nn.Module] = {}
     if stem == "cifar":
-        modules["conv"] = conv(channels_in, channels_out, 3, bias=bias)
+        modules["conv"] = conv_of(norm, channels_in, channels_out, 3)
     elif deep:
         half = max(channels_out // 2, 1)
-        modules["conv1"] = conv(channels_in, half, 3, stride=2, bias=bias)
+        modules["conv1"] = conv_of(norm, channels_in, half, 3, stride=2)
         modules |= norm_activation(norm, activation, half, 1)
-        modules["conv2"] = conv(half, half, 3, bias=bias)
+        modules["conv2"] = conv_of(norm, half, half, 3)
         modules |= norm_activation(norm, activation, half, 2)
-        modules["conv3"] = conv(half, channels_out, 3, bias=bias)
+        modules["conv3"] = conv_of(norm, half, channels_out, 3)
     else:
-        modules["conv"] = conv(channels_in, channels_out, 7, stride=2, bias=bias)
+        modules["conv"] = conv_of(norm, channels_in, channels_out, 7, stride=2)
     if last_norm:
         modules |= norm_activation(norm, activation, channels_out)
     if stem == "imagenet":

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Activation, DataSpec, Interval, Kind, Norm, PositiveInt, Probability
 from dlrun.errors import ContractError
-from dlrun.layers.convolution import conv, norm_activation
-from dlrun.layers.named import follows_shift
+from dlrun.layers.convolution import conv_of, norm_activation
 from dlrun.layers.recompute import recomputed
 from dlrun.layers.stem import Stem, resolve_stem, stem_modules, stem_size
 
@@ -127,18 +126,17 @@ def _layer(
     dropout: float,
     memory_efficient: bool,
 ) -> DenseLayer:
-    bias = not follows_shift(norm)
     first = norm_activation(norm, activation, features, 1)
     rest: dict[str, nn.Module] = {"dropout1": nn.Dropout(dropout)} if dropout > 0 else {}
     if bottleneck:
         inner = BOTTLENECK * growth_rate
-        first["conv1"] = conv(features, inner, 1, bias=bias)
+        first["conv1"] = conv_of(norm, features, inner, 1)
         rest |= norm_activation(norm, activation, inner, 2)
-        rest["conv2"] = conv(inner, growth_rate, 3, bias=bias)
+        rest["conv2"] = conv_of(norm, inner, growth_rate, 3)
         if dropout > 0:
             rest["dropout2"] = nn.Dropout(dropout)
     else:
-        first["conv1"] = conv(features, growth_rate, 3, bias=bias)
+        first["conv1"] = conv_of(norm, features, growth_rate, 3)
     return DenseLayer(nn.Sequential(OrderedDict(first)), nn.Sequential(OrderedDict(rest)), memory_efficient)
 
 
@@ -149,7 +147,7 @@ def _transition(features: int, kept: int, activation: Activation, norm: Norm, dr
     """
     modules = OrderedDict(norm_activation(norm, activation, features))
     modules["pool"] = nn.AvgPool2d(2)
-    modules["conv"] = conv(features, kept, 1, bias=not follows_shift(norm))
+    modules["conv"] = conv_of(norm, features, kept, 1)
     if dropout > 0:
         modules["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(modules)

@@ -120,7 +120,7 @@ def test_dropout_follows_every_convolution_but_the_first():
     assert sum(isinstance(module, nn.Dropout) for module in model.modules()) == convolutions - 1
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", "instance", "rms"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", "instance", "rms", "weight"])
 def test_every_norm_and_no_idle_bias(norm):
     torch.manual_seed(0)
     model = densenet(CIFAR, **TINY, norm=norm, activation="silu")

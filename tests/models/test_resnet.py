@@ -190,7 +190,9 @@ def test_the_deep_stem_is_three_small_convolutions():
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 @pytest.mark.parametrize("preactivation", [False, True])
-@pytest.mark.parametrize(("norm", "attention"), [("batch", "none"), ("none", "se"), ("layer", "cbam")])
+@pytest.mark.parametrize(
+    ("norm", "attention"), [("batch", "none"), ("none", "se"), ("layer", "cbam"), ("weight", "none")]
+)
 def test_zero_init_makes_blocks_the_identity_and_they_learn(block, preactivation, norm, attention):
     torch.manual_seed(0)
     settings = {"block": block, "preactivation": preactivation, "norm": norm, "attention": attention}
@@ -199,11 +201,11 @@ def test_zero_init_makes_blocks_the_identity_and_they_learn(block, preactivation
     assert torch.equal(blocks(model)[-1](x), x)
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     for made in blocks(model):
-        silent = made.branch.get_submodule("last_norm" if not preactivation and norm != "none" else "conv2")
-        if block == "bottleneck" and silent is getattr(made.branch, "conv2", None):
-            silent = made.branch.conv3
+        last_conv = made.branch.conv3 if block == "bottleneck" else made.branch.conv2
+        silent = getattr(made.branch, "last_norm", last_conv)
         assert not silent.weight.any()
-        assert silent.weight.grad.any()
+        scale = silent.parametrizations.weight.original0 if norm == "weight" else silent.weight
+        assert scale.grad.any()
 
 
 def test_init_zero_last_norm_does_the_same():
@@ -250,7 +252,7 @@ def test_small_images_train(spec, name):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", "instance", "rms"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", "instance", "rms", "weight"])
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_every_norm_and_no_idle_bias(norm, preactivation):
     torch.manual_seed(0)
