@@ -90,7 +90,8 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
         if _resident(splits, data, device):
             examples = examples.to(device)
         size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
-        return Evaluator(examples, size, plain, loss, build.build_metrics(splits.spec), precision, device)
+        metrics = build.build_metrics(splits.spec, settings.metrics)
+        return Evaluator(examples, size, plain, loss, metrics, precision, device)
 
     return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
 
@@ -110,7 +111,7 @@ def prepare_training(
     """
     settings, data = a.settings, build.data_settings(a.config)
     stopping = settings.early_stopping
-    monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None)
+    monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None, settings.metrics)
     plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
     build.check_smallest_batch(a.model, a.splits, plain, data.batch_size, data.drop_last)
     loader = build_loader(a, data, build.build_augment(a.config, a.spec))
@@ -189,7 +190,7 @@ def build_step(
         lookahead=Lookahead(parameters, lookahead.steps, lookahead.alpha) if lookahead else None,
         average=average,
         freezing=freezing,
-        metrics=build.build_metrics(a.spec),
+        metrics=build.build_metrics(a.spec, training=True),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -170,26 +170,51 @@ def build_loss(config: Part, splits: Splits) -> nn.Module:
     return loss  # type: ignore[no-any-return]
 
 
-def build_metrics(spec: DataSpec) -> list[Metric]:
-    """Fresh metrics of the task."""
-    return task_metrics.for_task(spec)
+def build_metrics(spec: DataSpec, scores: Sequence[str] = (), *, training: bool = False) -> list[Metric]:
+    """Fresh metrics of the task, and the `scores` that `trainer.metrics` names.
+
+    Args:
+        training: only those that cost next to nothing in every step.
+
+    Raises: ConfigError if the task has no such scores.
+    """
+    metrics = task_metrics.for_task(spec, training=training)
+    return [*metrics, build_scores(spec, scores)] if scores else metrics
 
 
-def choose_monitor(spec: DataSpec, wanted: str | None) -> tuple[str, bool]:
-    """The monitored metric and whether higher is better.
+def build_scores(spec: DataSpec, names: Sequence[str] | None = None) -> task_metrics.Scores:
+    """Scores of all examples of a split together; all that suit the data, unless some are named.
+
+    Raises: ConfigError if the data are no classification, or have too few classes for a score to tell anything.
+    """
+    suitable = task_metrics.applicable(spec)
+    unsuitable = [name for name in names or () if name not in suitable]
+    if unsuitable:
+        has = f"those of {spec.num_outputs} classes" if suitable else "no such scores"
+        raise ConfigError(
+            f"trainer.metrics: {unsuitable[0]} is not for data={spec.name}, a {spec.task.value} task, which has {has}; "
+            f"{'choose from ' + ', '.join(suitable) if suitable else 'leave trainer.metrics=[]'}."
+        )
+    return task_metrics.Scores(suitable if names is None else names)
+
+
+def choose_monitor(spec: DataSpec, wanted: str | None, scores: Sequence[str] = ()) -> tuple[str, bool]:
+    """The monitored metric and whether higher is better, among those of the task and the `scores` chosen.
 
     Raises: ConfigError if the task does not have that metric.
     """
     directions = {"loss": False}
-    for metric in build_metrics(spec):
+    for metric in build_metrics(spec, scores):
         directions |= metric.higher_is_better
     known = {f"val/{name}": higher for name, higher in directions.items()}
     name = f"val/{task_metrics.MONITOR[spec.task]}" if wanted is None else wanted
     if name not in known:
-        train = " The training split is not monitored." if name.startswith("train/") else ""
+        hint = " The training split is not monitored." if name.startswith("train/") else ""
+        if name.removeprefix("val/") in task_metrics.applicable(spec):
+            hint = f" To have that one: trainer.metrics=[{name.removeprefix('val/')}]."
         raise ConfigError(
             f"trainer.early_stopping.monitor must be one of {', '.join(known)} for a {spec.task.value} task, "
-            f"got '{name}'.{train}"
+            f"got '{name}'.{hint}"
         )
     return name, known[name]
 

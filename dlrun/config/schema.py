@@ -17,8 +17,22 @@ from dlrun.contracts import (
 )
 from dlrun.optim.rules import ParameterGroups
 
-
 Percentile = Annotated[float, Interval(0, 100, open_low=True)]
+Score = Literal[
+    "top2",
+    "top5",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "precision_micro",
+    "recall_micro",
+    "f1_micro",
+    "auroc",
+    "average_precision",
+    "nll",
+    "brier",
+    "ece",
+]  # dlrun/metrics/scores.py
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Trainer:
     accumulate: PositiveInt = 1
     eval_every: Duration = "1ep"
     log_every: PositiveInt = 50
+    metrics: Sequence[Score] = field(default_factory=list)
     checkpoint_every: Duration | None = None
     deterministic: bool = False
     clip: Clip = field(default_factory=Clip)

@@ -10,6 +10,41 @@ from dlrun.engine.loaders import Preparation, gather
 from dlrun.engine.precision import Precision
 
 
+class Tally:
+    """Loss and metrics summed over batches; it waits for the device once, in `result`."""
+
+    def __init__(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Sequence[Metric],
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.loss, self.metrics, self.precision = loss, metrics, precision
+        self.total = torch.zeros((), dtype=wide(device), device=device)
+        self.weights = torch.zeros_like(self.total)
+        for metric in metrics:
+            metric.reset(device)
+
+    @torch.inference_mode()
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Count one batch."""
+        with self.precision.autocast():
+            loss = self.loss(outputs, batch.targets)
+        weight = loss_weight(self.loss, batch)
+        self.total += loss * weight
+        self.weights += weight
+        for metric in self.metrics:
+            metric.update(outputs, batch.targets)
+
+    def result(self) -> dict[str, float]:
+        """{"loss": …, and each metric's names}, the loss as the mean over all that was counted."""
+        result = {"loss": float(self.total / self.weights)}
+        for metric in self.metrics:
+            result |= metric.compute()
+        return result
+
+
 class Evaluator:
     """Evaluates models on one split, waiting for the device once, at the end.
 
@@ -35,27 +70,25 @@ class Evaluator:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": …, and each metric's names}, the loss as the mean over all examples."""
-        for metric in self.metrics:
-            metric.reset(self.device)
         was_training = model.training
         model.eval()
-        total = torch.zeros((), dtype=wide(self.device), device=self.device)
-        weights = torch.zeros_like(total)
-        with torch.inference_mode():
-            for batch in self.batches():
-                with self.precision.autocast():
-                    outputs = model(*batch.arguments)
-                    loss = self.loss(outputs, batch.targets)
-                weight = loss_weight(self.loss, batch)
-                total += loss * weight
-                weights += weight
-                for metric in self.metrics:
-                    metric.update(outputs, batch.targets)
+        tally = self.tally(self.metrics)
+        for outputs, batch in self.forward(model):
+            tally.add(outputs, batch)
         model.train(was_training)
-        result = {"loss": float(total / weights)}
-        for metric in self.metrics:
-            result |= metric.compute()
-        return result
+        return tally.result()
+
+    def forward(self, model: nn.Module) -> Iterator[tuple[Tensor, Batch]]:
+        """The outputs for each batch of the split, and the batch; the model is used as it is."""
+        for batch in self.batches():
+            # Not around the yield: what the caller does meanwhile is the caller's.
+            with torch.inference_mode(), self.precision.autocast():
+                outputs = model(*batch.arguments)
+            yield outputs, batch
+
+    def tally(self, metrics: Sequence[Metric]) -> Tally:
+        """Empty sums of loss and `metrics` for this split."""
+        return Tally(self.loss, metrics, self.precision, self.device)
 
     def batches(self) -> Iterator[Batch]:
         """The split in its own order, prepared, on the device."""
