@@ -88,7 +88,7 @@ class DenseBlock(nn.ModuleList):
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for layer in self:
-            maps.append(layer(maps))
+            maps.append(layer(*maps))
         return torch.cat(maps, dim=1)
 
 
@@ -107,7 +107,7 @@ class DenseLayer(nn.Module):
         self.rest = rest
         self.memory_efficient = memory_efficient
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
+    def forward(self, *maps: Tensor) -> Tensor:
         summary = recomputed(self._read, self.first, *maps) if self.memory_efficient else self._read(*maps)
         output: Tensor = self.rest(summary)
         return output

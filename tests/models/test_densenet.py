@@ -1,5 +1,6 @@
 """DenseNets: torchvision's outputs with its weights, the paper's parameter counts, and memory saved for free."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from dlrun.contracts import DataSpec, Kind, Task
 from dlrun.errors import ContractError
+from dlrun.layers.recompute import recomputed
 from dlrun.models.densenet import densenet
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -138,3 +140,16 @@ def test_what_does_not_fit_is_refused():
         densenet(DIGITS, blocks=[1] * 4, norm="instance")
     with pytest.raises(ContractError, match=r"model=densenet reads images"):
         densenet(DataSpec("moons", Task.CLASSIFICATION, Kind.VECTOR, (2,), 2))
+
+
+def test_layers_may_be_recomputed_from_outside_too():
+    """As trainer.checkpoint_activations does: each layer is called a second time when later ones have been called."""
+    results = []
+    for whole in (False, True):
+        torch.manual_seed(0)
+        model = densenet(CIFAR, **TINY, memory_efficient=True)
+        for layer in [*model.block1, *model.block2] if whole else []:
+            layer.forward = partial(recomputed, layer.forward, layer)
+        model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        results.append([*(p.grad for p in model.parameters()), *model.buffers()])
+    assert all(torch.equal(plain, again) for plain, again in zip(*results, strict=True))
