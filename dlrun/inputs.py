@@ -190,3 +190,69 @@ def encode_rows(rows: Sequence[dict[str, str]], columns: Sequence[Column]) -> Te
                 )
         encoded.append(encode_column(values, column))
     return torch.from_numpy(np.concatenate(encoded, axis=1))
+
+
+def read_numbers(rows: Rows, name: str, *, fill_forward: bool = False, hint: str = "") -> NDArray[np.float64]:
+    """One column of a series: (N,) finite numbers without gaps.
+
+    Args:
+        fill_forward: a missing value is the last known one before it; else it is refused.
+        hint: what the refusal of a gap adds to the way out.
+
+    Raises: DataError naming line and column.
+    """
+    cells = rows.column(name)
+    numbers, wrong = parse_numbers(cells)
+    if wrong:
+        raise DataError(
+            f"{rows.label}, line {rows.lines[wrong[0]]}, column '{name}': '{cells[wrong[0]]}' is not a finite number; "
+            "correct it"
+        )
+    gaps = np.isnan(numbers)
+    if gaps.any() and (not fill_forward or gaps[0]):
+        before = ", and there is none before it to repeat" if fill_forward else ""
+        raise DataError(
+            f"{rows.label}, line {rows.lines[int(gaps.argmax())]}, column '{name}': the value is missing{before}; a "
+            f"series must have one in every row: fill it in{hint}"
+        )
+    known = np.maximum.accumulate(np.where(gaps, 0, np.arange(len(numbers))))
+    filled: NDArray[np.float64] = numbers[known]
+    return filled
+
+
+def encode_window(path: str | Path, spec: DataSpec, *, fill_forward: bool = False, delimiter: str = ",") -> Tensor:
+    """The last rows of a CSV file as the input from which a forecasting model tells the rows after them.
+
+    The model's output, (1, H · C), times `spec.target_std` plus `spec.target_mean` is the forecast in the series' own
+    units, time first: `.view(H, C)` has a row per time step, a column per `spec.target_columns`.
+
+    Args:
+        spec: of sequences (T, F) whose features are `spec.columns`, found in the file by name; others are ignored.
+        fill_forward: as in `read_numbers`, what data.missing=forward says.
+
+    Returns: float32 (1, T, F), standardised as the training rows were.
+    Raises: DataError if `spec` is of other data, a column or a value is missing, or there are fewer than T rows.
+    """
+    if spec.kind is not Kind.SEQUENCE or not spec.columns:
+        raise DataError(f"{path}: data={spec.name} has {spec.kind.value}s of shape {spec.shape}, not rows of a series")
+    rows = read_table(path, delimiter)
+    for column in spec.columns:
+        if column.name not in rows.header:
+            hint = did_you_mean(column.name, rows.header)
+            raise DataError(f"{path} has no column '{column.name}', which the model reads.{hint}")
+    length = spec.shape[0]
+    if len(rows.cells) < length:
+        raise DataError(
+            f"{path} has {len(rows.cells)} rows, but the model forecasts from the last {length} "
+            f"(data.context={length}); give at least so many"
+        )
+    if not fill_forward:  # gaps before the window do not matter
+        rows = Rows(rows.label, rows.header, rows.cells[-length:], rows.lines[-length:])
+    numbers = [read_numbers(rows, column.name, fill_forward=fill_forward)[-length:] for column in spec.columns]
+    return encode_series(np.stack(numbers, axis=1), spec.columns)[None]
+
+
+def encode_series(values: NDArray[np.float64], columns: Sequence[Column]) -> Tensor:
+    """Numbers (L, F) as float32 (L, F), each column less its mean, over its deviation."""
+    encoded = [encode_column(values[:, i], column) for i, column in enumerate(columns)]
+    return torch.from_numpy(np.concatenate(encoded, axis=1))

@@ -9,7 +9,16 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from dlrun.contracts import Column, DataSpec, Kind, Task
 from dlrun.errors import DataError
-from dlrun.inputs import decode_image, encode_column, encode_rows, parse_numbers, read_image, read_rows, read_table
+from dlrun.inputs import (
+    decode_image,
+    encode_column,
+    encode_rows,
+    encode_window,
+    parse_numbers,
+    read_image,
+    read_rows,
+    read_table,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -172,3 +181,51 @@ def test_rows_that_cannot_be_encoded_name_row_and_column():
         encode_rows([{"width": "1", "c": "a"}, {"widht": "1", "c": "a"}], columns)
     with pytest.raises(DataError, match=r"row 1, column 'width': 'wide' is not a finite number"):
         encode_rows([{"width": "wide", "c": "a"}], columns)
+
+
+SERIES = DataSpec(
+    "sales",
+    Task.FORECASTING,
+    Kind.SEQUENCE,
+    (3, 2),
+    4,
+    columns=(Column("price", mean=2.0, std=0.5), Column("sold", mean=100.0, std=7.0)),
+    horizon=4,
+    target_columns=(1,),
+)
+
+
+def test_a_window_is_the_last_rows_by_column_name_in_the_scale_of_training(tmp_path: Path):
+    path = tmp_path / "new.csv"
+    path.write_text("sold,day,price\nclosed,mon,\n90,tue,2\n100,wed,2.5\n114,thu,1\n")
+    window = encode_window(path, SERIES)
+    expected = torch.tensor([[[0.0, -10 / 7], [1.0, 0.0], [-2.0, 2.0]]])
+    torch.testing.assert_close(window, expected)  # a fault before the window does not matter
+
+
+def test_a_gap_in_a_window_is_filled_from_before_it_if_wanted(tmp_path: Path):
+    path = tmp_path / "new.csv"
+    path.write_text("sold;price\n93;1\nNA;2\n100;\n;3\n")
+    window = encode_window(path, SERIES, fill_forward=True, delimiter=";")
+    torch.testing.assert_close(window, torch.tensor([[[0.0, -1.0], [0.0, 0.0], [2.0, 0.0]]]))
+    with pytest.raises(DataError, match=r"new.csv, line 4, column 'price': the value is missing; .*fill it in$"):
+        encode_window(path, SERIES, delimiter=";")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sold,prise\n1,1\n1,1\n1,1\n", r"new.csv has no column 'price', which the model reads. Did you mean 'prise'"),
+        ("sold,price\n1,1\n1,1\n", r"new.csv has 2 rows, but the model forecasts from the last 3 \(data.context=3\)"),
+        ("sold,price\n1,1\n1,cheap\n1,1\n", r"new.csv, line 3, column 'price': 'cheap' is not a finite number"),
+    ],
+)
+def test_rows_that_a_forecast_cannot_be_made_from(text: str, message: str, tmp_path: Path):
+    (tmp_path / "new.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        encode_window(tmp_path / "new.csv", SERIES)
+
+
+def test_only_series_have_windows(tmp_path: Path):
+    with pytest.raises(DataError, match=r"data=pictures has images of shape \(3, 8, 8\), not rows of a series"):
+        encode_window(tmp_path / "new.csv", image_spec(3, 8, 8))
