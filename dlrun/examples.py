@@ -18,8 +18,8 @@ from dlrun.contracts import Batch
 class Padded:
     """Sequences of different lengths, filled up at the end: inputs (N, T, ...), targets (N, ...), lengths (N,).
 
-    The lengths stay on the CPU, where batches are put together: to cut a batch to its longest example must not wait for
-    the device.
+    Tokens may be kept in any integer type; batches have them in int64. The lengths stay on the CPU, where batches are
+    put together: to cut a batch to its longest example must not wait for the device.
     """
 
     inputs: Tensor
@@ -41,7 +41,9 @@ class Padded:
         return len(self.inputs)
 
     def take(self, index: Tensor) -> Batch:
-        return Batch(self.inputs.index_select(0, index).long(), self.targets.index_select(0, index))
+        inputs = self.inputs.index_select(0, index)
+        inputs = inputs if inputs.is_floating_point() else inputs.long()
+        return Batch(inputs, self.targets.index_select(0, index))
 
     def trim(self, batch: Batch, longest: Sequence[int]) -> Batch:
         assert isinstance(batch.inputs, Tensor)
