@@ -182,6 +182,9 @@ def write_files(name: str, folder: Path) -> list[str]:
         rows = [f"{i % 7},{['red', 'green', ''][i % 3]},{'yes' if i % 2 else 'no'}" for i in range(40)]
         (folder / "table.csv").write_text("\n".join(["size,colour,ripe", *rows]))
         return [f"data.path={folder / 'table.csv'}", "data.target=ripe"]
+    if name == "series":
+        (folder / "series.csv").write_text("\n".join(["a,b", *(f"{i % 7},{i}" for i in range(400))]))
+        return [f"data.path={folder / 'series.csv'}"]
     if name in ("image_folder", "cifar10_jpeg"):
         cache = folder / "cache"
         folder = folder / "photos"
