@@ -8,8 +8,10 @@ With weight norm, w = g · v / ‖v‖, it is v that is filled, and g becomes �
 from __future__ import annotations
 
 import fnmatch
+import logging
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -161,3 +163,51 @@ def _fill(model: nn.Module, std: Callable[[int, int], float], distribution: Dist
             nn.init.uniform_(weight, -math.sqrt(3) * spread, math.sqrt(3) * spread)
 
     _apply(model, fill)
+
+
+def from_checkpoint(model: nn.Module, *, path: str, strict: bool = False) -> None:
+    """Take the weights of another model where names and shapes agree, for fine-tuning; the others stay as they are.
+
+    Args:
+        path: the folder of a run, whose best weights are taken, or a .pt file: a checkpoint of dlrun or a state_dict,
+            also one kept under "model" or "state_dict".
+        strict: refuse unless every tensor of this model is found, and no other.
+
+    Raises: ConfigError if there is no such file, it holds no weights, or they do not fit.
+    """
+    file = Path(path) / "checkpoints/best.pt" if Path(path).is_dir() else Path(path)
+    found, ours = _read_weights(file), model.state_dict()
+    fitting = {name: value for name, value in found.items() if name in ours and value.shape == ours[name].shape}
+    left = [name for name in ours if name not in fitting]
+    unused = [name for name in found if name not in fitting]
+    if not fitting or (strict and (left or unused)):
+        some = ", ".join([*left, *unused][:4])
+        raise ConfigError(
+            f"init.path={path} fits {len(fitting)} of the model's {len(ours)} tensors by name and shape, and holds "
+            f"{len(unused)} others (such as {some})" + ("; init.strict=false takes those that fit" if fitting else "")
+        )
+    model.load_state_dict(fitting, strict=False)
+    if left:
+        logging.getLogger(__name__).warning(
+            "init.path=%s: %d of %d tensors taken; left as initialised: %s",
+            path, len(fitting), len(ours), ", ".join(left),
+        )  # fmt: skip
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors by name in a checkpoint or state_dict."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"init.path: there is no file {file}") from None
+    except Exception as error:
+        raise ConfigError(f"init.path={file} cannot be read as weights: {str(error).splitlines()[0]}") from None
+    if isinstance(content, dict) and "state" in content:  # last.pt: what would be evaluated, as for `dlrun evaluate`
+        trained = content["state"]["train"]
+        content = trained["average"]["module"] if trained["average"] else trained["model"]
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ConfigError(f"init.path={file} holds no weights by name but {type(content).__name__}")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}

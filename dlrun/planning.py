@@ -63,7 +63,7 @@ def plan(config: dict[str, Any]) -> Plan:
         schedule.step()
     groups = [
         f"{group.get('name', i)}: {sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr up to {max(lrs) * group.get('lr_factor', 1.0):.3g}"
+        f"lr up to {max(lrs, default=0.0) * group.get('lr_factor', 1.0):.3g}"
         + (f", weight decay {group['weight_decay']:g}" if group.get("weight_decay") else "")
         for i, group in enumerate(training.train_step.optimizer.param_groups)
     ]

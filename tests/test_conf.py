@@ -150,6 +150,8 @@ def model(name: str, tmp_path: Path) -> None:
 
 
 def optimizer(name: str, tmp_path: Path) -> None:
+    if name == "pytorch_optimizer":
+        pytest.importorskip(name)
     config = composed(f"optimizer={name}", "data=iris", "model.widths=[8]", "model.norm=batch")
     splits = build.build_data(config)
     seed_everything(0)
@@ -207,6 +209,9 @@ def augment(name: str, tmp_path: Path) -> None:
 
 def init(name: str, tmp_path: Path) -> None:
     blocks = ("model.widths=[16,16]", "model.residual=true", "model.norm=layer")
+    if name == "from_checkpoint":
+        torch.save({"output.bias": torch.ones(10)}, tmp_path / "weights.pt")
+        blocks += (f"init.path={tmp_path / 'weights.pt'}",)
     config = composed(f"init={name}", "data=digits", *blocks)
     splits = build.build_data(config)
     seed_everything(0)

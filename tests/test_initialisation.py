@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,3 +159,43 @@ def test_only_the_global_generator_is_used():
         init.he(model)
         results.append(model[3].weight)
     assert torch.equal(*results)
+
+
+def saved(path: Path, content: object) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def test_from_checkpoint_takes_what_fits_and_says_what_does_not(tmp_path, caplog):
+    source = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    target = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 5))
+    head = target[2].weight.detach().clone()
+    with torch.no_grad():
+        source[1].running_mean.fill_(7.0)
+    for content in (source.state_dict(), {"model": source.state_dict()}, {"state_dict": source.state_dict()}):
+        path = saved(tmp_path / "weights.pt", content)
+        with torch.no_grad():
+            target[0].weight.zero_()
+        init.from_checkpoint(target, path=path)
+        assert torch.equal(target[0].weight, source[0].weight)
+        assert torch.equal(target[1].running_mean, source[1].running_mean)
+        assert torch.equal(target[2].weight, head)
+        assert caplog.messages[-1].endswith("7 of 9 tensors taken; left as initialised: 2.weight, 2.bias")
+    with pytest.raises(ConfigError, match=r"fits 7 of the model's 9 tensors .* init.strict=false takes those that fit"):
+        init.from_checkpoint(target, path=path, strict=True)
+    init.from_checkpoint(copy.deepcopy(source), path=path, strict=True)
+    with pytest.raises(ConfigError, match="fits 0 of the model's 2 tensors"):
+        init.from_checkpoint(nn.Linear(9, 9), path=path)
+
+
+def test_from_checkpoint_refuses_what_holds_no_weights(tmp_path):
+    model = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match=r"there is no file .*absent.pt"):
+        init.from_checkpoint(model, path=str(tmp_path / "absent.pt"))
+    with pytest.raises(ConfigError, match=r"there is no file .*best.pt"):
+        init.from_checkpoint(model, path=str(tmp_path))
+    with pytest.raises(ConfigError, match="holds no weights by name but list"):
+        init.from_checkpoint(model, path=saved(tmp_path / "list.pt", [1, 2]))
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(ConfigError, match="cannot be read as weights"):
+        init.from_checkpoint(model, path=str(tmp_path / "text.pt"))

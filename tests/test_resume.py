@@ -107,10 +107,14 @@ CASES = {
     "streaming": ["data.loader=streaming", "data.workers=0"],
     "sgd-plateau": ["optimizer=momentum", "optimizer.lr=0.05", "scheduler=plateau", "scheduler.warmup=6"],
     "muon-onecycle": ["optimizer=muon", "scheduler=onecycle"],
-    "restarts": ["scheduler=cosine_restarts", "optimizer=nadam"],
+    "restarts": ["scheduler=cosine_restarts", "optimizer=nadam", "callbacks=snapshots"],
     "early stop": ["trainer.early_stopping.patience=1", "trainer.eval_every=3", "optimizer.lr=0.3"],
     "max steps": ["trainer.max_steps=13", "trainer.early_stopping=null"],
     "deterministic": ["trainer.deterministic=true"],
+    "sam": ["trainer.sam.adaptive=true", "trainer.lookahead.steps=3", "optimizer=momentum", "optimizer.lr=0.05"],
+    "swa": ["trainer.ema=null", "trainer.swa={start: 20%, every: 4, lr: 1e-3}", "scheduler.interval=epoch"],
+    "noise": ["trainer.gradient_noise={}", "trainer.clip={percentile: 20, history: 7, per_parameter: 1, agc: 0.1}"],
+    "thawing": ["trainer.freeze={*: 40%, output: 0}", "trainer.penalty={l1: 1e-4, l2: 1e-3}"],
 }
 
 

@@ -69,8 +69,9 @@ def show(config: dict[str, Any], found: Plan) -> None:
         soft_wrap=True,
     )
     out.print(f"[bold]device[/] {a.device}  [bold]precision[/] {a.precision.name}")
-    out.print(f"\n[bold]learning rate[/] {min(found.lrs):.3g} to {max(found.lrs):.3g}")
-    out.print("\n".join(curve(found.lrs)))
+    if found.lrs:
+        out.print(f"\n[bold]learning rate[/] {min(found.lrs):.3g} to {max(found.lrs):.3g}")
+        out.print("\n".join(curve(found.lrs)))
     out.print("[bold]parameter groups[/]")
     for line in found.groups:
         out.print("  ", line)

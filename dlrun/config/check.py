@@ -93,6 +93,15 @@ def takes_any_key(group: str, part: Any, path: Sequence[str]) -> bool:
     return rule is not None and rule.is_mapping
 
 
+def keys_of_group(path: Sequence[str]) -> set[str]:
+    """The keys of a group of settings that may be null, such as trainer.sam; none if `path` is no such group."""
+    trainer = signature_of("dlrun.config.schema.Trainer")
+    if len(path) != 2 or path[0] != "trainer" or trainer is None or path[1] not in trainer.parameters:
+        return set()
+    rule = allowed(trainer.parameters[path[1]].annotation, trainer.module)
+    return set(rule.nested.parameters) if rule is not None and rule.nested is not None else set()
+
+
 def _readable(part: Any) -> Signature | None:
     """The signature of a part's target, None if it has none that can be read; what is wrong with it, `check` says."""
     target = part.get("_target_") if isinstance(part, Mapping) else None
@@ -203,12 +212,11 @@ def _arguments(
             for name in given
             if name not in names
         ]
-    if not is_schema:
-        problems += [
-            f"{key}.{name} is missing: {signature.target} needs it."
-            for name, parameter in signature.parameters.items()
-            if parameter.required and name not in given and name not in supplied
-        ]
+    problems += [
+        f"{key}.{name} is missing: {key if is_schema else signature.target} needs it."
+        for name, parameter in signature.parameters.items()
+        if parameter.required and name not in given and name not in supplied
+    ]
     return problems + _values(key, {n: v for n, v in given.items() if n in names}, signature)
 
 

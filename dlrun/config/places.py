@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from dlrun.config.check import NAMED_PARTS, known_keys, takes_any_key
+from dlrun.config.check import NAMED_PARTS, keys_of_group, known_keys, takes_any_key
 from dlrun.config.values import shown
 from dlrun.errors import ConfigError, did_you_mean
 
@@ -14,8 +14,8 @@ from dlrun.errors import ConfigError, did_you_mean
 def placed(item: Override, tree: Mapping[str, Any], groups: Sequence[str]) -> str:
     """An override as Hydra will take it: with ++ if its key is right and no YAML lists it.
 
-    Such are an argument that only the part's signature has (`optimizer.maximize=true`), and the keys of a mapping
-    that may have any (`optimizer.param_groups.lr_factors={head: 10}`).
+    Such are an argument that only the part's signature has (`optimizer.maximize=true`), the keys of a mapping that may
+    have any (`optimizer.param_groups.lr_factors={head: 10}`), and those of a group that is null (`trainer.sam.rho=1`).
 
     Args:
         tree: the configuration without overrides of values.
@@ -29,6 +29,10 @@ def placed(item: Override, tree: Mapping[str, Any], groups: Sequence[str]) -> st
     node: Any = tree
     for depth, key in enumerate(path):
         here = ".".join(path[:depth])
+        if node is None and depth == len(path) - 1 and (keys := keys_of_group(path[:depth])):
+            if key not in keys:
+                raise _unknown(item, key, here, sorted(keys))
+            return f"++{text}"  # one key of a group that is null switches the group on
         if not isinstance(node, Mapping):
             raise ConfigError(f"{item.key_or_group} cannot be set: {here} is {shown(node)}, not a group of keys.")
         if key not in node:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dlrun.contracts import Duration, NonNegativeFloat, PositiveInt
-from dlrun.optim.durations import resolve
+from dlrun.errors import ConfigError
+from dlrun.optim.durations import parse, resolve
 
 if TYPE_CHECKING:
     from dlrun.engine.training import Training
@@ -150,6 +151,8 @@ class Snapshots(Callback):
     """
 
     def __init__(self, every: Duration | None = None) -> None:
+        if every is not None and parse(every, EVERY)[0] == 0:
+            raise ConfigError(f"{EVERY} must be above 0, got {every}; write null for the lows of the learning rate.")
         self.every = every
         self.count = 0
         self._every_steps = 0

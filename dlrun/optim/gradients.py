@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 TINY = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
@@ -132,7 +132,10 @@ class ClipValue(GradientTransform):
         self.limit = limit
 
     def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
-        clip_grad_value_(parameters, self.limit)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            torch._foreach_clamp_min_(gradients, -self.limit)
+            torch._foreach_clamp_max_(gradients, self.limit)
 
 
 class GradientNoise(GradientTransform):

@@ -111,6 +111,7 @@ CHOICES = {
 KEYS = {
     "train optimizer.lrr=0.1": ["'optimizer.lrr'", "optimizer.lrr=0.1", "Did you mean 'lr'?", "weight_decay"],
     "train trainer.epoch=3": ["'trainer.epoch'", "Did you mean 'epochs'?", "max_steps"],
+    "train trainer.sam.roh=1": ["'trainer.sam.roh'", "Did you mean 'rho'?", "adaptive"],
     "train trainer.clip.nrm=1": ["'trainer.clip.nrm'", "Did you mean 'norm'?", "value"],
     "train optimizer.param_groups.lr_factor={a:2}": [
         "'optimizer.param_groups.lr_factor'",
@@ -137,6 +138,9 @@ KEYS = {
     "train hydra=x": ["hydra=x", "hydra.run.dir=DIR"],
 }
 VALUES = {
+    "train trainer.distill={alpha:0.5}": ["trainer.distill.run is missing"],
+    "train trainer.freeze={head:never}": ["trainer.freeze", "always or a length", "never"],
+    "train trainer.swa.start=soon": ["trainer.swa.start", "a length", "'soon'"],
     "train trainer.epochs=-1": ["trainer.epochs", "-1", "a whole number >= 1"],
     "train trainer.epochs=abc": ["trainer.epochs", "'abc'", "a whole number >= 1"],
     "train trainer.epochs=1.5": ["trainer.epochs", "1.5", "a whole number >= 1"],

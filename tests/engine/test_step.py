@@ -1,5 +1,7 @@
 """The training step against the plainest possible reference."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from dlrun.engine.objective import Objective
 from dlrun.engine.precision import choose_precision
 from dlrun.engine.step import TrainStep
 from dlrun.errors import ConfigError
-from dlrun.optim.gradients import ClipNorm
+from dlrun.optim.gradients import ClipNorm, GradientNoise
+from dlrun.optim.sam import SharpnessAware
 
 CPU = torch.device("cpu")
 
@@ -143,3 +146,84 @@ def test_split_cuts_inputs_and_targets_alike_also_tuples():
     parts = Batch((x, x * 2), y).split(4)
     assert [len(part) for part in parts] == [4, 4, 2]
     assert torch.equal(torch.cat([part.arguments[1] for part in parts]), x * 2)
+
+
+class Counting:
+    """A metric that counts how often it sees outputs."""
+
+    names = ("seen",)
+    higher_is_better = {"seen": True}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def reset(self, device: torch.device) -> None: ...
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.seen += 1
+
+    def compute(self) -> dict[str, float]:
+        return {"seen": self.seen}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sam_is_two_plain_evaluations_written_out(accumulate):
+    """The gradient is that at w + ε alone; metrics, batch statistics and the loss are of the first evaluation."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    reference = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    theirs = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
+    counting = Counting()
+    step = TrainStep(
+        model, Objective(nn.CrossEntropyLoss()), optimizer, NoSchedule(), choose_precision("fp32", CPU),
+        micro_batch_size=16, accumulate=accumulate, sam=SharpnessAware(list(model.parameters()), 0.2),
+        transforms=[ClipNorm(0.5)], metrics=[counting],
+    )  # fmt: skip
+
+    def loss_of(net: nn.Module, batch: Batch) -> Tensor:
+        parts = batch.split(32 // accumulate)
+        return sum(nn.functional.cross_entropy(net(part.inputs), part.targets) for part in parts) / accumulate
+
+    for i, batch in enumerate(batches(3, 32)):
+        loss = step(batch)
+        expected = loss_of(reference, batch)
+        assert torch.allclose(loss, expected)
+        gradients = torch.autograd.grad(expected, list(reference.parameters()))
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        moved = copy.deepcopy(reference)
+        with torch.no_grad():
+            for p, g in zip(moved.parameters(), gradients, strict=True):
+                p.add_(0.2 * g / norm)
+        there = torch.autograd.grad(loss_of(moved, batch), list(moved.parameters()))
+        for p, g in zip(reference.parameters(), there, strict=True):
+            p.grad = g
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+        theirs.step()
+        assert counting.seen == accumulate * (i + 1)
+    for (name, a), b in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-9), name
+
+
+def lbfgs_step(**options: object) -> TrainStep:
+    model = nn.Linear(6, 3)
+    return TrainStep(
+        model, Objective(nn.CrossEntropyLoss()), torch.optim.LBFGS(model.parameters()), NoSchedule(),
+        choose_precision("fp32", CPU), micro_batch_size=4, **options,
+    )  # fmt: skip
+
+
+def test_what_needs_one_evaluation_per_step_is_refused_with_lbfgs():
+    with pytest.raises(ConfigError, match=r"trainer.sam does not go with LBFGS"):
+        lbfgs_step(sam=SharpnessAware([], 0.1))
+    with pytest.raises(ConfigError, match=r"gradient_noise do not go with LBFGS"):
+        lbfgs_step(transforms=[GradientNoise(1.0, 0.5, int, CPU)])
+
+
+def test_sam_is_refused_with_a_scaled_loss():
+    model = nn.Linear(4, 1)
+    with pytest.raises(ConfigError, match=r"fp16 does not go with trainer.sam"):
+        TrainStep(
+            model, Objective(nn.MSELoss()), torch.optim.SGD(model.parameters()), NoSchedule(),
+            choose_precision("fp16", CPU), micro_batch_size=4, sam=SharpnessAware(list(model.parameters()), 0.1),
+        )  # fmt: skip

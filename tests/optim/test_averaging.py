@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dlrun.optim.averaging import ExponentialMovingAverage
+from dlrun.optim.averaging import ExponentialMovingAverage, StochasticWeightAverage
 
 
 class Net(nn.Sequential):
@@ -103,3 +103,36 @@ def test_a_restored_average_continues_identically():
 def test_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
         ExponentialMovingAverage(nn.Linear(1, 1), decay)
+
+
+def test_the_stochastic_average_is_torchs_over_the_steps_it_takes():
+    model = Net()
+    ours = StochasticWeightAverage(model, start=4, every=3)
+    theirs = AveragedModel(model)
+    taken = []
+
+    def update() -> None:
+        ours.update()
+        assert ours.evaluated is (ours.module if ours.steps >= 4 else model)
+        if ours.steps in (4, 7, 10):
+            theirs.update_parameters(model)
+            taken.append(model[0].weight.detach().clone())
+
+    train(model, 12, update)
+    assert ours.updates == 3
+    for a, b in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(ours.module[0].weight, torch.stack(taken).mean(0))
+
+
+def test_a_stochastic_average_that_has_not_begun_saves_the_live_weights():
+    model = Net()
+    average = StochasticWeightAverage(model, start=5, every=1)
+    train(model, 3, average.update)
+    saved = average.state_dict()
+    assert torch.equal(saved["module"]["0.weight"], model[0].weight)
+    again = StochasticWeightAverage(model, start=5, every=1)
+    again.load_state_dict(saved)
+    train(model, 4, average.update, again.update)
+    assert again.updates == average.updates == 3
+    assert torch.equal(again.module[0].weight, average.module[0].weight)

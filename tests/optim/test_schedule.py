@@ -3,7 +3,15 @@ import types
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LinearLR, OneCycleLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from dlrun.optim.schedule import Schedule
 
@@ -145,3 +153,23 @@ def test_impossible_settings_are_refused(changes):
     settings = {"warmup_steps": 0, "steps_per_epoch": 1, "interval": "step"} | changes
     with pytest.raises(ValueError, match="a schedule needs"):
         Schedule(sgd(), halve, **settings)
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch", "metric"])
+def test_from_a_step_on_the_rate_can_be_held(interval):
+    """As SWA wants it; groups keep their factors, and a restored schedule holds too."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "lr_factor": lr} for lr in (1.0, 0.5)]
+    made = [
+        Schedule(torch.optim.SGD(groups), lambda o: LinearLR(o, 1.0, 0.0, 10) if interval != "metric" else
+                 ReduceLROnPlateau(o), 0, 2, interval, hold=(5, 0.2)) for _ in range(2)
+    ]  # fmt: skip
+    whole, cut = made
+    for step in range(8):
+        if step == 6:
+            cut.load_state_dict(whole.state_dict())
+        assert (whole.lrs == [0.2, 0.1]) == (step >= 5)
+        assert whole.lr == whole.lrs[0] == whole.optimizer.param_groups[0]["lr"]
+        whole.step()
+        if step >= 6:
+            cut.step()
+            assert cut.lrs == [0.2, 0.1]

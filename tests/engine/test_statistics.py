@@ -1,0 +1,61 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from dlrun.contracts import Batch
+from dlrun.engine.precision import choose_precision
+from dlrun.engine.statistics import recompute_statistics, statistics_kept
+
+FP32 = choose_precision("fp32", torch.device("cpu"))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.Flatten(), nn.BatchNorm1d(108, momentum=None),
+    )  # fmt: skip
+
+
+def test_statistics_are_kept_while_batches_are_normalised_as_ever():
+    model = net()
+    inputs = torch.randn(4, 2, 8, 8)
+    model(inputs)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    expected = twin(inputs)
+    torch.manual_seed(1)
+    with statistics_kept(model):
+        assert torch.equal(model(inputs), expected)
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    torch.manual_seed(1)
+    model(inputs)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
+
+
+def test_recomputed_statistics_are_torchs_for_equal_batches():
+    ours = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(108))
+    theirs = copy.deepcopy(ours)
+    inputs = torch.randn(24, 2, 8, 8)
+    update_bn(inputs.split(8), theirs)
+    ours.eval()
+    recompute_statistics(ours, [Batch(part, part) for part in inputs.split(8)], FP32)
+    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert not any(m.training for m in ours.modules())
+    assert ours[1].momentum == 0.1
+
+
+@pytest.mark.parametrize("size", [4, 5, 11, 24, 23])
+def test_the_recomputed_mean_is_that_of_all_examples_whatever_the_batches(size):
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
+    inputs = 3 * torch.randn(24, 3) + 1
+    state = torch.get_rng_state()
+    recompute_statistics(model, [Batch(part, part) for part in inputs.split(size)], FP32)
+    assert torch.equal(state, torch.get_rng_state())  # dropout is off
+    expected = inputs[:23] if size == 23 else inputs  # a batch of one has no variance and is left out
+    torch.testing.assert_close(model[0].running_mean, expected.mean(0))
