@@ -50,7 +50,7 @@ def language(
 
     The vocabulary is that of the training part. It has special tokens (PAD and UNK) only if the text has tokens that
     are not in it. Held-out windows never overlap.
-    Raises: DataError if the file cannot be read or is too short.
+    Raises: DataError if the file cannot be read or is too short, or no token occurs `min_count` times.
     """
     tokens = tokenize(read_text(path, f"data.path={path}"), level, lower)
     train = tokens[: _trained_on(len(tokens), val_fraction, test_fraction)]
@@ -60,6 +60,11 @@ def language(
         vocabulary = build_vocabulary(
             [train], level, lower=lower, special=special, max_size=max_vocabulary, min_count=min_count
         )
+        if train and len(vocabulary) == len(special):
+            raise DataError(
+                f"no token of the {len(train):,} trained on occurs data.min_count={min_count} times; lower it, or give a "
+                "longer text"
+            )
     numbers = torch.from_numpy(np.array(numbering(vocabulary)(tokens), np.int32))
     return windows("language", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, vocabulary)
 

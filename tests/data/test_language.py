@@ -109,6 +109,7 @@ def test_common_settings_reach_windows(tmp_path: Path):
             r"100 tokens make 1 windows of data.context=50 for training, 0 for .*shorter context",
         ),
         ("a b " * 9, {"level": "word", "context": 50}, r"18 tokens make 0 windows"),
+        (LETTERS, {"min_count": 99}, r"no token of the 150 trained on occurs data.min_count=99 times"),
         (LETTERS, {"val_fraction": 0.9, "test_fraction": 0.9}, r"200 tokens make 0 windows .* other data.val_fraction"),
     ],
 )
