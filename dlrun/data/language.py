@@ -62,8 +62,8 @@ def language(
         )
         if train and len(vocabulary) == len(special):
             raise DataError(
-                f"no token of the {len(train):,} trained on occurs data.min_count={min_count} times; lower it, or give a "
-                "longer text"
+                f"no token of the {len(train):,} trained on occurs data.min_count={min_count} times; lower it, or give "
+                "a longer text"
             )
     numbers = torch.from_numpy(np.array(numbering(vocabulary)(tokens), np.int32))
     return windows("language", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, vocabulary)
