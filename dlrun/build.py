@@ -110,7 +110,7 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
             raise
         except Exception as error:
             raise ContractError(
-                f"the model ({name}) cannot read data={spec.name}, {spec.kind.value}s of shape {spec.shape}: "
+                f"the model ({name}) cannot read data={spec.name}, {spec.kind.plural} of shape {spec.shape}: "
                 f"{_one_line(error)}."
             ) from error
         by_token = spec.task in (Task.LANGUAGE_MODELLING, Task.SEQUENCE_TO_SEQUENCE)
@@ -182,20 +182,30 @@ def build_metrics(spec: DataSpec, scores: Sequence[str] = (), *, training: bool 
     return [*metrics, build_scores(spec, scores)] if scores else metrics
 
 
-def build_scores(spec: DataSpec, names: Sequence[str] | None = None) -> task_metrics.Scores:
-    """Scores of all examples of a split together; all that suit the data, unless some are named.
+def build_all_metrics(spec: DataSpec) -> list[Metric]:
+    """Fresh metrics of the task and all scores that suit the data."""
+    return build_metrics(spec, task_metrics.applicable(spec))
+
+
+def answers_in(metrics: Sequence[Metric]) -> task_metrics.Answers | None:
+    """What the scores among some metrics have collected; None where there are none."""
+    return next((metric.answers() for metric in metrics if isinstance(metric, task_metrics.Scores)), None)
+
+
+def build_scores(spec: DataSpec, names: Sequence[str]) -> task_metrics.Scores:
+    """Scores of all examples of a split together.
 
     Raises: ConfigError if the data are no classification, or have too few classes for a score to tell anything.
     """
     suitable = task_metrics.applicable(spec)
-    unsuitable = [name for name in names or () if name not in suitable]
+    unsuitable = [name for name in names if name not in suitable]
     if unsuitable:
         has = f"those of {spec.num_outputs} classes" if suitable else "no such scores"
         raise ConfigError(
             f"trainer.metrics: {unsuitable[0]} is not for data={spec.name}, a {spec.task.value} task, which has {has}; "
             f"{'choose from ' + ', '.join(suitable) if suitable else 'leave trainer.metrics=[]'}."
         )
-    return task_metrics.Scores(suitable if names is None else names)
+    return task_metrics.Scores(names)
 
 
 def choose_monitor(spec: DataSpec, wanted: str | None, scores: Sequence[str] = ()) -> tuple[str, bool]:

@@ -86,6 +86,11 @@ class Kind(StrEnum):
     SEQUENCE = "sequence"  # shape (time, features), float
     TOKENS = "tokens"  # shape (time,), integer
 
+    @property
+    def plural(self) -> str:
+        """Several of them, for messages."""
+        return self.value if self is Kind.TOKENS else f"{self.value}s"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -182,9 +187,9 @@ class DataSpec:
         Raises: ContractError naming model, data and both shapes.
         """
         if self.kind not in kinds:
-            wanted = " or ".join(f"{kind.value}s {SHAPES[kind]}" for kind in kinds)
+            wanted = " or ".join(f"{kind.plural} {SHAPES[kind]}" for kind in kinds)
             raise ContractError(
-                f"model={model} reads {wanted}, but data={self.name} gives {self.kind.value}s of shape {self.shape}"
+                f"model={model} reads {wanted}, but data={self.name} gives {self.kind.plural} of shape {self.shape}"
             )
 
     def to_dict(self) -> dict[str, Any]:

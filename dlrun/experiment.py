@@ -173,7 +173,7 @@ class Session:
         self.console.begin(
             str(a.config.get("name", "")),
             [
-                f"data {a.spec.name}: {sizes} · {a.spec.kind.value}s {a.spec.shape} · {a.spec.task.value}",
+                f"data {a.spec.name}: {sizes} · {a.spec.kind.plural} {a.spec.shape} · {a.spec.task.value}",
                 f"model {type(t.model).__name__}: {a.parameters:,} parameters · {a.device} · {a.precision.name}",
                 f"run {self.run}",
             ],

@@ -31,7 +31,7 @@ def read_image(path: str | Path, spec: DataSpec) -> Tensor:
     """
     if spec.kind != Kind.IMAGE or spec.shape[0] not in (1, 3):
         raise DataError(
-            f"{path}: data={spec.name} has {spec.kind.value}s of shape {spec.shape}, not grey or RGB images"
+            f"{path}: data={spec.name} has {spec.kind.plural} of shape {spec.shape}, not grey or RGB images"
         )
     return torch.from_numpy(decode_image(path, *spec.shape))
 
@@ -234,7 +234,7 @@ def encode_window(path: str | Path, spec: DataSpec, *, fill_forward: bool = Fals
     Raises: DataError if `spec` is of other data, a column or a value is missing, or there are fewer than T rows.
     """
     if spec.kind is not Kind.SEQUENCE or not spec.columns:
-        raise DataError(f"{path}: data={spec.name} has {spec.kind.value}s of shape {spec.shape}, not rows of a series")
+        raise DataError(f"{path}: data={spec.name} has {spec.kind.plural} of shape {spec.shape}, not rows of a series")
     rows = read_table(path, delimiter)
     for column in spec.columns:
         if column.name not in rows.header:

@@ -132,13 +132,13 @@ def unbalanced(
 def with_label_noise(examples: Examples, spec: DataSpec, share: float, generator: torch.Generator) -> Examples:
     """The examples with a share of their labels replaced, each by one of the other classes at random."""
     _require_classes(spec, "label_noise", share)
-    if not isinstance(examples, Arrays):
-        raise ConfigError(f"data.label_noise={share} needs data held in memory, which data={spec.name} is not.")
-    targets = examples.targets.clone()
+    if "targets" not in getattr(examples, "__dataclass_fields__", ()):
+        raise ConfigError(f"data.label_noise={share} needs labels held in memory, as those of data={spec.name} are not.")
+    targets = targets_of(examples).clone()
     wrong = torch.randperm(len(targets), generator=generator)[: round(share * len(targets))]
     shift = torch.randint(1, spec.num_outputs, (len(wrong),), generator=generator)
     targets[wrong] = (targets[wrong] + shift) % spec.num_outputs
-    return Arrays(examples.inputs, targets)
+    return dataclasses.replace(examples, targets=targets)  # type: ignore[type-var]
 
 
 def normalised(splits: Splits, normalize: bool) -> Splits:
@@ -174,8 +174,13 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 def fingerprint(splits: Splits) -> str:
     """A hash of all examples and their assignment to the splits; equal data give equal fingerprints."""
+    return fingerprint_of(splits.train, splits.val, splits.test)
+
+
+def fingerprint_of(*parts: Examples | None) -> str:
+    """A hash of some sets of examples."""
     digest = hashlib.sha256()
-    for examples in (splits.train, splits.val, splits.test):
+    for examples in parts:
         assert examples is not None
         digest.update(str(len(examples)).encode())
         for tensor in examples.tensors():

@@ -182,6 +182,17 @@ def write_files(name: str, folder: Path) -> list[str]:
         rows = [f"{i % 7},{['red', 'green', ''][i % 3]},{'yes' if i % 2 else 'no'}" for i in range(40)]
         (folder / "table.csv").write_text("\n".join(["size,colour,ripe", *rows]))
         return [f"data.path={folder / 'table.csv'}", "data.target=ripe"]
+    if name == "text_classification":
+        for label, words in (("good", "fine bright"), ("bad", "dull grey")):
+            (folder / f"{label}.txt").write_text("\n".join(f"a {words} film {i % 5}" for i in range(20)))
+        return [f"data.path={{good: {folder / 'good.txt'}, bad: {folder / 'bad.txt'}}}"]
+    if name == "language":
+        (folder / "novel.txt").write_text("It was the best of times, it was the worst of times. " * 60)
+        return [f"data.path={folder / 'novel.txt'}"]
+    if name == "translation":
+        lines = [f"{a} {b}\t{b} {a}" for a in ("uno", "dos", "tres", "uno") for b in "abcdefgh"]
+        (folder / "pairs.tsv").write_text("\n".join(lines * 2))
+        return [f"data.path={folder / 'pairs.tsv'}"]
     if name == "series":
         (folder / "series.csv").write_text("\n".join(["a,b", *(f"{i % 7},{i}" for i in range(400))]))
         return [f"data.path={folder / 'series.csv'}"]

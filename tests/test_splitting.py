@@ -6,6 +6,7 @@ import torch
 from dlrun import splitting
 from dlrun.contracts import Arrays, Column, DataSpec, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError
+from dlrun.examples import Padded
 
 COUNTS = (100, 60, 23)
 
@@ -72,6 +73,16 @@ def test_label_noise_replaces_exactly_the_share_by_other_classes():
     changed = clean.train.targets != noisy.train.targets
     assert int(changed.sum()) == round(0.25 * len(clean.train))
     assert torch.equal(clean.test.targets, noisy.test.targets)
+
+
+def test_label_noise_reaches_padded_texts_too():
+    tokens, lengths = torch.ones(50, 3, dtype=torch.int32), torch.full((50,), 3)
+    spec = DataSpec("texts", Task.CLASSIFICATION, Kind.TOKENS, (3,), 2, vocabulary_size=2)
+    noisy = splitting.with_label_noise(
+        Padded(tokens, torch.zeros(50, dtype=torch.int64), lengths), spec, 0.2, torch.Generator().manual_seed(0)
+    )
+    assert int(noisy.targets.sum()) == 10
+    assert noisy.lengths is lengths
 
 
 def test_imbalance_by_class_name_and_as_a_long_tail():

@@ -16,9 +16,9 @@ Fill = Literal["zero", "mean", "noise"]
 def require(part: str, spec: DataSpec, *kinds: Kind) -> None:
     """Refuse, in the augmentation's name, data of any other kind than `kinds`. Raises: ContractError."""
     if spec.kind not in kinds:
-        wanted = " or ".join(f"{kind.value}s {SHAPES[kind]}" for kind in kinds)
+        wanted = " or ".join(f"{kind.plural} {SHAPES[kind]}" for kind in kinds)
         raise ContractError(
-            f"augment={part} changes {wanted}, but data={spec.name} gives {spec.kind.value}s of shape {spec.shape}: "
+            f"augment={part} changes {wanted}, but data={spec.name} gives {spec.kind.plural} of shape {spec.shape}: "
             "leave it out"
         )
 

@@ -52,7 +52,7 @@ def show(config: dict[str, Any], found: Plan) -> None:
     grow(tree, {key: value for key, value in config.items() if key != "name"})
     out.print(tree)
     a, t = found.assembly, found.training
-    out.print("\n[bold]data[/]", a.spec.name, f"{a.spec.kind.value}s of shape {a.spec.shape}", a.spec.task.value)
+    out.print("\n[bold]data[/]", a.spec.name, f"{a.spec.kind.plural} of shape {a.spec.shape}", a.spec.task.value)
     out.print("  ", ", ".join(f"{name} {len(getattr(a.splits, name)):,}" for name in ("train", "val", "test")))
     table = Table(box=box.SIMPLE_HEAD, title=model_line(found), title_justify="left")
     for name, side in (("layer", "left"), ("type", "left"), ("output", "left"), ("parameters", "right")):
