@@ -133,7 +133,7 @@ def with_label_noise(examples: Examples, spec: DataSpec, share: float, generator
     """The examples with a share of their labels replaced, each by one of the other classes at random."""
     _require_classes(spec, "label_noise", share)
     if "targets" not in getattr(examples, "__dataclass_fields__", ()):
-        raise ConfigError(f"data.label_noise={share} needs labels held in memory, as those of data={spec.name} are not.")
+        raise ConfigError(f"data.label_noise={share} needs labels held in memory, unlike data={spec.name}.")
     targets = targets_of(examples).clone()
     wrong = torch.randperm(len(targets), generator=generator)[: round(share * len(targets))]
     shift = torch.randint(1, spec.num_outputs, (len(wrong),), generator=generator)
