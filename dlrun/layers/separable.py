@@ -27,8 +27,11 @@ class DepthwiseSeparable(nn.Sequential):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
-        convolution: Callable[..., nn.Module] = nn.Conv2d,
+        convolution: Callable[..., nn.Conv2d] = nn.Conv2d,
     ) -> None:
         depthwise = convolution(channels_in, channels_in, kernel_size, stride, padding, groups=channels_in, bias=False)
+        # Variance 1 / kernel_size², which keeps that of the input: with PyTorch's own third of it in both steps, a few
+        # layers without norm would leave nothing of the signal.
+        nn.init.kaiming_normal_(depthwise.weight, nonlinearity="linear")
         pointwise = convolution(channels_in, channels_out, 1, bias=bias)
         super().__init__(OrderedDict(depthwise=depthwise, pointwise=pointwise))

@@ -167,6 +167,13 @@ def test_separable_convolutions_take_the_share_of_the_textbook(channels, kernel_
     )
 
 
+def test_separable_starts_with_the_variance_of_a_full_convolution():
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 12, 12)
+    full, separable = nn.Conv2d(64, 64, 3, padding=1), DepthwiseSeparable(64, 64, 3, padding=1)
+    assert separable(x).var().item() == pytest.approx(full(x).var().item(), rel=0.15)
+
+
 def test_separable_is_two_convolutions():
     torch.manual_seed(0)
     model = cnn(CIFAR, channels=[4, 8], norm="none", pool="stride", separable=True)
