@@ -27,7 +27,14 @@ CHUNK = 64  # images a worker decodes at a time; fewer than two chunks are decod
 ABANDONED_SECONDS = 3600  # an unfinished cache file nobody has written to for so long belongs to a killed run
 
 
-def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey"], cache: str | None) -> Splits:
+def image_folder(
+    *,
+    path: str,
+    size: PositiveInt,
+    channels: Literal["rgb", "grey"],
+    cache: str | None,
+    name: str | None = None,
+) -> Splits:
     """Images in one folder per class, or in train/ and, if you like, val/ and test/ with such folders in each.
 
     Args:
@@ -37,6 +44,7 @@ def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey
         channels: "rgb" for inputs (3, size, size), "grey" for (1, size, size).
         cache: where decoded images are kept, size * size * channels bytes each; may be deleted at any time.
             None: `$XDG_CACHE_HOME/dlrun/images`, or `~/.cache/dlrun/images`.
+        name: what messages call the data.
 
     Returns: uint8 inputs, memory-mapped (private: writing to them does not change the cache), classes by alphabet.
     Raises: DataError if there are no folders, classes or images as described, or an image is damaged (it is named).
@@ -51,10 +59,10 @@ def image_folder(*, path: str, size: PositiveInt, channels: Literal["rgb", "grey
     classes = sorted(found["train"])
     shape = (3 if channels == "rgb" else 1, size, size)
     splits: dict[str, Arrays] = {}
-    for name, files in found.items():
+    for split, files in found.items():
         targets = torch.tensor([label for label, key in enumerate(classes) for _ in files[key]])
-        splits[name] = Arrays(load([file for key in classes for file in files[key]], shape, folder), targets)
-    spec = DataSpec("image_folder", Task.CLASSIFICATION, Kind.IMAGE, shape, len(classes), tuple(classes))
+        splits[split] = Arrays(load([file for key in classes for file in files[key]], shape, folder), targets)
+    spec = DataSpec(name or "image_folder", Task.CLASSIFICATION, Kind.IMAGE, shape, len(classes), tuple(classes))
     return Splits(splits["train"], spec, val=splits.get("val"), test=splits.get("test"))
 
 
