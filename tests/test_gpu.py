@@ -58,10 +58,17 @@ def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(precision, tmp_path, 
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_does_not_wait_for_the_device(precision):
-    words = [word for word in RUN if "deterministic" not in word]
-    a = assembly.assemble(compose([*words, f"trainer.precision={precision}"]).config)
+TECHNIQUES = [
+    *("trainer.sam={}", "trainer.lookahead.steps=2", "trainer.penalty.l1=1e-4", "trainer.gradient_noise={}"),
+    *("trainer.clip={percentile: 50, per_parameter: 1, agc: 0.1, value: 1}", "trainer.freeze={*: 2, output: 0}"),
+]
+
+
+@pytest.mark.parametrize("more", [["trainer.precision=fp32"], ["trainer.precision=bf16"], TECHNIQUES], ids=len)
+def test_a_step_does_not_wait_for_the_device(more):
+    keys = {word.split("=")[0].split(".norm")[0] for word in more}
+    words = [word for word in RUN if "deterministic" not in word and not word.startswith(tuple(keys))]
+    a = assembly.assemble(compose([*words, *more]).config)
     t = assembly.prepare_training(a, lambda record: None, ())
     batches = iter(t.loader.epoch(0))
     t.meter.add(t.train_step(next(batches)), 64, 0.1)  # whatever is made on first use

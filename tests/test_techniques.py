@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from dlrun.assembly import assemble
 from dlrun.config.compose import compose
 from dlrun.engine import checkpoint
 from dlrun.errors import DlrunError
 from dlrun.experiment import train
 from dlrun.planning import plan
-from dlrun.recorded import read_checkpoint, reassemble
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 
@@ -106,8 +106,9 @@ def test_snapshots_lie_at_the_end_of_each_cycle(tmp_path):
 def test_the_average_is_evaluated_with_statistics_of_its_own(tmp_path):
     words = ["trainer.swa={start: 2, every: 1}", "trainer.max_steps=6", "data.batch_size=32", "trainer.eval_every=3"]
     done = run(tmp_path / "run", *words, "optimizer.lr=0.05")
-    best = reassemble(done, read_checkpoint(done, "best"))
-    again = best.evaluator("test")(best.model)
+    a = assemble(done.read_config())
+    a.model.load_state_dict(checkpoint.load(done.best)["model"])
+    again = a.evaluator("test")(a.model)
     assert {f"test/{name}": value for name, value in again.items()} == read(done)["metrics"]
     average, live = (checkpoint.load(done.last)["state"]["train"][key] for key in ("average", "model"))
     assert average["updates"] == 5

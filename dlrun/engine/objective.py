@@ -35,7 +35,6 @@ class Objective:
     def __init__(
         self, loss: Callable[[Tensor, Tensor], Tensor], terms: Sequence[Term] = (), factor: float = 1.0
     ) -> None:
-        self.loss, self.factor = loss, factor
         self.terms: list[Term] = [TaskLoss(loss, factor), *terms]
 
     def __call__(self, outputs: Tensor, batch: Batch, shares: Shares | None = None) -> Tensor:
