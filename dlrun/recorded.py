@@ -1,26 +1,30 @@
-"""Using a recorded run: its model, its metrics on any split, its predictions for new inputs."""
+"""What a recorded run holds: its model, without its data or put together with them again."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dlrun import assembly, build
+from dlrun import assembly, build, splitting
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
-from dlrun.contracts import Batch, DataSpec, Task
+from dlrun.config.identity import differences
+from dlrun.contracts import DataSpec, Task
 from dlrun.engine import checkpoint
-from dlrun.engine.device import choose_device
-from dlrun.engine.loaders import Preparation
 from dlrun.errors import ConfigError, UsageError
 from dlrun.runs.directory import RunDirectory
 
-PREDICT_BATCH = 1024
+# Settings of `data` that change only what is trained on, or how fast.
+OF_TRAINING = {
+    *("bootstrap", "limit", "label_noise", "imbalance", "order", "curriculum_epochs", "drop_last"),
+    *("batch_size", "eval_batch_size", "loader", "workers"),
+}
 
 
 def load_model(
@@ -58,12 +62,47 @@ def load_teacher(a: Assembly) -> nn.Module | None:
     return teacher
 
 
-def evaluate(run: RunDirectory, split: str, which: str, device_word: str | None = None) -> dict[str, float]:
-    """Loss and metrics of a run's best or last weights on one of its splits."""
+def read_checkpoint(run: RunDirectory, which: str) -> dict[str, Any]:
+    """best.pt or last.pt, verified, on the CPU. Raises: UsageError if there is none."""
+    path = {"best": run.best, "last": run.last}[which]
+    try:
+        return checkpoint.load(path)
+    except FileNotFoundError:
+        raise UsageError(f"{run} has no {path.name}{_why_not(run, path)}.") from None
+
+
+def _why_not(run: RunDirectory, path: Path) -> str:
+    """What can be said, and done, where a checkpoint is not."""
+    status = str(run.read_json(run.summary).get("status", "running"))
+    others = [word for word, other in (("best", run.best), ("last", run.last)) if other != path and other.exists()]
+    instead = f"; what is left: checkpoint={others[0]}" if others else ""
+    if status in ("completed", "early_stopped"):
+        return f", though it is {status.replace('_', ' ')}: the file has been removed since{instead}"
+    if status == "diverged":
+        return f": it diverged before they were saved{instead}"
+    return f" yet; train it further: dlrun resume {run}"
+
+
+def read_snapshots(run: RunDirectory) -> list[dict[str, Any]]:
+    """The weights a run has kept on its way, oldest first. Raises: UsageError if there are none."""
+    paths = sorted(
+        run.checkpoints.glob("snapshot_*.pt"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]
+    )
+    if not paths:
+        raise UsageError(
+            f"{run} has kept no snapshots (checkpoints/snapshot_*.pt); only runs trained with callbacks=snapshots do."
+        )
+    return [checkpoint.load(path) for path in paths]
+
+
+def reassemble(run: RunDirectory, content: Mapping[str, Any], device_word: str | None = None) -> Assembly:
+    """All parts of a run put together again, the model with the weights of a checkpoint, to be evaluated.
+
+    Raises: UsageError if the data are not those that the checkpoint was trained on.
+    """
     config = run.read_config()
     use_paths(run)
     check(config)
-    content = read_checkpoint(run, which)
     a = assembly.assemble(config, device_word)
     if content["fingerprint"] != assembly.data_fingerprint(a):
         raise UsageError(
@@ -71,39 +110,41 @@ def evaluate(run: RunDirectory, split: str, which: str, device_word: str | None 
             "be had again; bring them back (data.root, data.path)."
         )
     a.model.load_state_dict(evaluated_weights(content))
-    return {f"{split}/{name}": value for name, value in a.evaluator(split)(a.model).items()}
+    return a
 
 
-def read_checkpoint(run: RunDirectory, which: str) -> dict[str, Any]:
-    """best.pt or last.pt, verified, on the CPU. Raises: UsageError if there is none."""
-    path = {"best": run.best, "last": run.last}[which]
-    try:
-        return checkpoint.load(path)
-    except FileNotFoundError:
-        raise UsageError(f"{run} has no {path.name} yet; train it further: dlrun resume {run}.") from None
+def require_same_task(one: Assembly, other: Assembly, split: str, who: str) -> None:
+    """Refuse runs that do not answer the same questions about the same examples.
 
+    Bagged runs differ in what they were trained on, and by it in the scales of their inputs: their evaluated splits
+    are the same if they are equal to the bit, or else if all settings that decide who is in them are.
 
-def predict(run: RunDirectory, inputs: Tensor, which: str = "best", device_word: str = "cpu") -> Tensor:
-    """A run's outputs for inputs as its data set stores them: uint8 images, encoded rows.
+    Args:
+        who: the two, for the message.
 
-    Returns: (N, classes) probabilities, or (N, outputs) values in the target's own units; float32 on the CPU.
+    Raises: UsageError naming what differs.
     """
-    device = choose_device(device_word)
-    model, spec = load_model(run, which, device)
-    prepare = Preparation(spec, (), 0, device)
-    outputs = []
-    with torch.inference_mode():
-        for part in inputs.split(PREDICT_BATCH):
-            batch = prepare(Batch(part.to(device), torch.zeros(len(part))), 0)
-            outputs.append(model(*batch.arguments).float().cpu())
-    result = torch.cat(outputs)
-    if spec.task is Task.CLASSIFICATION:
-        return result.softmax(-1)
-    if spec.task is Task.MULTILABEL:
-        return result.sigmoid()
-    if spec.target_std:
-        return result * torch.tensor(spec.target_std) + torch.tensor(spec.target_mean)
-    return result
+    names = ["task", "num_outputs", "class_names", "target_vocabulary", "horizon", "target_columns"]
+    names += {Task.LANGUAGE_MODELLING: ["vocabulary"], Task.RECONSTRUCTION: ["mean", "std"]}.get(one.spec.task, [])
+    for name in names:
+        if getattr(one.spec, name) != getattr(other.spec, name):
+            raise UsageError(
+                f"{who} cannot be evaluated together: {name.replace('_', ' ')} of data={one.spec.name} and "
+                f"data={other.spec.name} differ; give runs that predict the same."
+            )
+    parts = [getattr(a.splits, split) for a in (one, other)]
+    if splitting.fingerprint_of(parts[0]) == splitting.fingerprint_of(parts[1]):
+        return
+    ignored = OF_TRAINING if split != "train" else set()
+    ours, theirs = (
+        {key: value for key, value in a.config["data"].items() if key not in ignored} for a in (one, other)
+    )
+    changed = differences(ours, theirs, "data")
+    if changed or split == "train":
+        raise UsageError(
+            f"{who} cannot be evaluated together: their {split} splits hold other examples "
+            f"({'; '.join(changed) or 'other data'}); train them on the same data and split (data.split_seed)."
+        )
 
 
 def use_paths(run: RunDirectory) -> None:

@@ -6,15 +6,18 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from dlrun.config.compose import compose
+from dlrun.contracts import Task
+from dlrun.evaluation import evaluate
 from dlrun.experiment import train as train_experiment
-from dlrun.recorded import evaluate, load_model
+from dlrun.new_inputs import read_inputs, read_texts
+from dlrun.prediction import Predictor, load_predictor
 from dlrun.runs.console import Console, Quiet
 from dlrun.runs.directory import RunDirectory, find_run
 
@@ -62,11 +65,42 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The model with its best weights, in evaluation mode, on the CPU."""
-        return load_model(self._directory)[0]
+        return self._predictor.model
 
-    def evaluate(self, split: str = "test", checkpoint: str = "best") -> dict[str, float]:
-        """Loss and metrics on a split, measured now."""
-        return evaluate(self._directory, split, checkpoint)
+    def evaluate(
+        self,
+        split: str = "test",
+        checkpoint: str = "best",
+        *,
+        temperature: float | Literal["fit"] | None = None,
+        mc_dropout: int | None = None,
+    ) -> dict[str, float]:
+        """Loss and all metrics on a split, measured now; see `dlrun evaluate --help`. Nothing is written."""
+        measured = evaluate([self._directory], split, checkpoint, temperature=temperature, mc_dropout=mc_dropout)
+        return measured.last.metrics
+
+    def predict(self, inputs: str | Sequence[str]) -> NDArray[np.float32] | list[str]:
+        """What the best weights make of new inputs, given as for `dlrun predict`: files, folders or texts.
+
+        Returns: (N, classes) probabilities; or (N, outputs) values in the target's own units; or, of a
+            sequence-to-sequence run, N texts.
+        """
+        given = [inputs] if isinstance(inputs, str) else list(inputs)
+        if self._predictor.spec.task is Task.SEQUENCE_TO_SEQUENCE:
+            return self._predictor.translations(read_texts(given))
+        _, tensors = read_inputs(given, self._predictor.spec, self.config["data"])
+        return self._predictor.outputs(tensors).numpy()
+
+    def generate(
+        self, prompt: str, tokens: int = 200, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """The prompt and what a language model says after it; temperature 0 always takes the likeliest token."""
+        pieces = self._predictor.continued(prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
+        return "".join(pieces)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return load_predictor(self._directory)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())

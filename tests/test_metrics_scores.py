@@ -34,7 +34,7 @@ def sample():
 @pytest.fixture(scope="module")
 def values(sample):
     """All scores, collected in batches of 64, beside p and the answers."""
-    metric = build.build_scores(data())
+    metric = build.build_scores(data(), list(SCORES))
     metric.reset(torch.device("cpu"))
     for outputs, targets in zip(sample[0].split(64), sample[1].split(64), strict=True):
         metric.update(outputs, targets)
@@ -144,7 +144,7 @@ def test_one_class_alone_has_no_curve():
 
 
 def test_nothing_seen_is_no_error():
-    metric = build.build_scores(data())
+    metric = build.build_scores(data(), list(SCORES))
     metric.reset(torch.device("cpu"))
     assert all(math.isnan(value) for value in metric.compute().values())
 

@@ -86,10 +86,21 @@ FLAG_VALUES = {
 }
 EVALUATE_OPTIONS = {
     "split": ["train", "val", "test"],
-    "checkpoint": ["best", "last"],
+    "checkpoint": ["best", "last", "snapshots"],
+    "temperature": ["fit"],
+    "mc_dropout": ["20"],
     "device": ["auto", "cpu", "cuda", "mps"],
 }
-PREDICT_OPTIONS = {"checkpoint": ["best", "last"], "output": [], "device": ["auto", "cpu", "cuda", "mps"]}
+PREDICT_OPTIONS = {
+    "checkpoint": ["best", "last"],
+    "output": [],
+    "device": ["auto", "cpu", "cuda", "mps"],
+    "tokens": [],
+    "temperature": [],
+    "top_k": [],
+    "seed": [],
+    "attention": [],
+}
 FOLDER_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp"}  # the shell completes folders itself
 SCHEMAS = {"trainer": "Trainer", "data": "Data", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 

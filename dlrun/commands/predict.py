@@ -1,103 +1,167 @@
 """dlrun predict: a recorded run applied to new inputs."""
 
 import csv
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from dlrun.commands.words import take_run
-from dlrun.errors import DataError, UsageError
+from dlrun.commands.words import real, take_run, whole
+from dlrun.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.contracts import DataSpec
+    from dlrun.prediction import Predictor
 
 HELP = """\
-dlrun predict RUN INPUT… [checkpoint=best] [output=FILE.csv] [device=cpu]
+dlrun predict RUN INPUT… [checkpoint=best] [output=FILE] [device=cpu]
 
   dlrun predict last digit.png                       one image
   dlrun predict last photos/                         every image in a folder, and in those below it
   dlrun predict 1a2b3c4d new_rows.csv output=predictions.csv
+  dlrun predict RUN "a fine film" more.txt           texts, and files with one on each line
+  dlrun predict RUN series.csv                       the rows after the last
+  dlrun predict RUN "dos mil" [attention=heat.png]   a translation, and where it looked
+  dlrun predict RUN "ROMEO:" tokens=200 temperature=0.8 top_k=20 seed=0     a text goes on
 
-Rows of a CSV file are matched by column name and encoded as the training data were. Prints CSV: the input, then
-class and probability (and all probabilities into output=FILE), or the value in the target's own units.
+Prints CSV: the input, then class and probability (and all probabilities into output=FILE), or values in the target's
+own units; translations and texts as they are. Rows of CSV files are matched by column name and encoded as the training
+data were. temperature=0 always takes the likeliest token.
 """
+
+SETTING = re.compile(r"[a-z_]+=")
+OPTION = re.compile(r"--?[A-Za-z]\S*")
+GENERATING = ("tokens", "temperature", "top_k", "seed")
 
 
 def run(arguments: list[str]) -> int:
-    """Predict and print or write CSV. Returns: the exit code."""
-    names = [word for word in arguments if "=" not in word]
-    if len(names) < 2:
+    """Predict and print or write it. Returns: the exit code."""
+    settings = [word for word in arguments if SETTING.match(word) or OPTION.fullmatch(word)]
+    given = [word for word in arguments if word not in settings]
+    if len(given) < 2 and not any(OPTION.fullmatch(word) for word in settings):
         raise UsageError(
-            "dlrun predict needs a RUN and at least one INPUT: an image, a folder of images or a CSV file."
+            "dlrun predict needs a RUN and at least one INPUT: an image, a folder of images, a CSV file or a text."
         )
-    settings = [word for word in arguments if "=" in word]
-    directory, words = take_run(
-        [names[0], *settings], "predict", {"checkpoint": ("best", "last"), "output": None, "device": None}
-    )
-    if "output" in words and not Path(words["output"]).absolute().parent.is_dir():
-        raise UsageError(f"output={words['output']}: there is no folder {Path(words['output']).parent}; make it first.")
-    missing = [name for name in names[1:] if not Path(name).exists()]
-    if missing:
-        raise DataError(f"{missing[0]}: there is no such file or folder to predict from.")
-    from dlrun.contracts import DataSpec
-    from dlrun.recorded import predict, read_checkpoint
+    known = {"checkpoint": ("best", "last"), "output": None, "device": None, "attention": None}
+    directory, words = take_run([*given[:1], *settings], "predict", {**known, **dict.fromkeys(GENERATING)})
+    for key in ("output", "attention"):
+        if key in words and not Path(words[key]).absolute().parent.is_dir():
+            raise UsageError(f"{key}={words[key]}: there is no folder {Path(words[key]).parent}; make it first.")
+    tokens, top_k, seed = whole(words, "tokens", 1), whole(words, "top_k", 1), whole(words, "seed", 0)
+    temperature = real(words, "temperature", zero=True)
+    from dlrun.contracts import Task
+    from dlrun.prediction import load_predictor
 
-    which = words.get("checkpoint", "best")
-    spec = DataSpec.from_dict(read_checkpoint(directory, which)["spec"])
-    labels, inputs = read_inputs([Path(name) for name in names[1:]], spec)
-    outputs = predict(directory, inputs, which, words.get("device", "cpu"))
-    if "output" not in words:
-        write(sys.stdout, labels, outputs, spec, every=False)
-        return 0
-    with Path(words["output"]).open("w", newline="", encoding="utf-8") as file:
-        write(file, labels, outputs, spec, every=True)
-    print(f"{len(labels)} predictions in {words['output']}")
+    predictor = load_predictor(directory, words.get("checkpoint", "best"), words.get("device", "cpu"))
+    task = predictor.spec.task
+    refuse_foreign(words, predictor.spec)
+    output = words.get("output")
+    if task is Task.LANGUAGE_MODELLING:
+        sampling = {"temperature": 1.0 if temperature is None else temperature, "top_k": top_k, "seed": seed or 0}
+        generate(predictor, given[1:], output, tokens or 200, sampling)
+    elif task is Task.SEQUENCE_TO_SEQUENCE:
+        translate(predictor, given[1:], output, words.get("attention"))
+    else:
+        tabulate(predictor, given[1:], output, directory.read_config()["data"])
     return 0
 
 
-def read_inputs(paths: Sequence[Path], spec: "DataSpec") -> "tuple[list[str], Tensor]":
-    """Names and inputs of everything that the paths hold. Raises: DataError if they are not what the model reads."""
-    import torch
+def refuse_foreign(words: Mapping[str, str], spec: "DataSpec") -> None:
+    """Refuse settings that another task has. Raises: UsageError."""
+    from dlrun.contracts import Task
 
-    from dlrun.contracts import Kind
-    from dlrun.inputs import IMAGE_SUFFIXES, encode_rows, read_image, read_rows
-
-    if spec.kind is Kind.IMAGE:
-        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        files = [file for file in files if file in paths or file.suffix.lower() in IMAGE_SUFFIXES]
-        if not files:
-            raise DataError(f"{paths[0]}: no image ({', '.join(IMAGE_SUFFIXES)}) in it.")
-        return [str(file) for file in files], torch.stack([read_image(file, spec) for file in files])
-    if spec.kind is Kind.VECTOR and spec.columns:
-        labels, parts = [], []
-        for path in paths:
-            if path.is_dir():
-                raise DataError(f"{path} is a folder; data={spec.name} has rows of a table: give CSV files.")
-            rows = read_rows(path)
-            labels += [f"{path}:{number}" for number in range(1, len(rows) + 1)]
-            try:
-                parts.append(encode_rows(rows, spec.columns))
-            except DataError as error:
-                raise DataError(f"{path}, {error}") from None
-        return labels, torch.cat(parts)
-    raise DataError(
-        f"data={spec.name} has {spec.kind.value}s of shape {spec.shape}; dlrun predict reads images and CSV rows."
-    )
+    of = dict.fromkeys(GENERATING, Task.LANGUAGE_MODELLING) | {"attention": Task.SEQUENCE_TO_SEQUENCE}
+    for key, task in of.items():
+        if key in words and spec.task is not task:
+            raise UsageError(
+                f"{key}={words[key]} is for {task.value.replace('_', ' ')}, and data={spec.name} is a "
+                f"{spec.task.value.replace('_', ' ')} task; leave it out."
+            )
 
 
-def write(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpec", *, every: bool) -> None:
+@contextmanager
+def opened(output: str | None) -> Iterator[TextIO]:
+    """The file to write to, or standard output."""
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        with Path(output).open("w", newline="", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise UsageError(f"output={output} cannot be written: {error.strerror or error}.") from None
+
+
+def tabulate(predictor: "Predictor", given: Sequence[str], output: str | None, data: Mapping[str, Any]) -> None:
+    """Predictions as CSV: a row for each input, or for each time step of a forecast."""
+    from dlrun.contracts import Task
+    from dlrun.new_inputs import read_inputs
+
+    labels, inputs = read_inputs(given, predictor.spec, data)
+    outputs = predictor.outputs(inputs)
+    with opened(output) as file:
+        if predictor.spec.task is Task.FORECASTING:
+            write_forecasts(file, labels, outputs, predictor.spec)
+        else:
+            write_rows(file, labels, outputs, predictor.spec, every=output is not None)
+    if output is not None:
+        print(f"{len(labels)} predictions in {output}")
+
+
+def generate(
+    predictor: "Predictor", given: Sequence[str], output: str | None, tokens: int, sampling: Mapping[str, Any]
+) -> None:
+    """Each prompt and what follows it, token by token as they come; an empty line between prompts."""
+    from dlrun.new_inputs import read_prompt
+
+    texts = [predictor.continued(read_prompt(word), tokens, **sampling) for word in given]
+    beginnings = [next(text) for text in texts]  # a prompt that cannot be read is refused before anything is written
+    with opened(output) as file:
+        for number, (beginning, text) in enumerate(zip(beginnings, texts, strict=True)):
+            print("\n" * (number > 0) + beginning, end="", file=file, flush=True)
+            for piece in text:
+                print(piece, end="", file=file, flush=True)
+            print(file=file)
+    if output is not None:
+        print(f"{len(texts)} texts in {output}")
+
+
+def translate(predictor: "Predictor", given: Sequence[str], output: str | None, attention: str | None) -> None:
+    """Translations, one a line; and where the only one looked, as a picture."""
+    from dlrun.new_inputs import read_texts
+
+    texts = read_texts(given)
+    if attention is not None and len(texts) != 1:
+        raise UsageError(f"attention={attention} is of one text, got {len(texts)}.")
+    said = predictor.translations(texts)
+    heat = predictor.attention(texts[0]) if attention is not None else None
+    with opened(output) as file:
+        for line in said:
+            print(line, file=file)
+    if output is not None:
+        print(f"{len(said)} translations in {output}")
+    if heat is not None and attention is not None:
+        from dlrun.report.attention import plot_attention
+
+        try:
+            plot_attention(*heat, Path(attention))
+        except OSError as error:
+            raise UsageError(f"attention={attention} cannot be written: {error.strerror or error}.") from None
+
+
+def write_rows(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpec", *, every: bool) -> None:
     """Predictions as CSV, one row an input; `every` adds the probability of each class."""
     from dlrun.contracts import Task
 
     table = csv.writer(file, lineterminator="\n")
     values = outputs.tolist()
     if spec.task is not Task.CLASSIFICATION:
-        table.writerow(
-            ["input", *(f"output_{i}" if spec.num_outputs > 1 else "value" for i in range(spec.num_outputs))]
-        )
+        names = ["value"] if spec.num_outputs == 1 else [f"output_{i}" for i in range(spec.num_outputs)]
+        table.writerow(["input", *names])
         table.writerows(
             [label, *(f"{number:.6g}" for number in row)] for label, row in zip(labels, values, strict=True)
         )
@@ -108,3 +172,13 @@ def write(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpe
         best = max(range(len(row)), key=row.__getitem__)
         rest = [f"{number:.6g}" for number in row] if every else []
         table.writerow([label, names[best], f"{row[best]:.4f}", *rest])
+
+
+def write_forecasts(file: TextIO, labels: Sequence[str], outputs: "Tensor", spec: "DataSpec") -> None:
+    """Forecasts as CSV: a row for each step after the last known one, a column for each that is forecast."""
+    columns = [spec.columns[i].name for i in spec.target_columns]
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["input", "step", *columns])
+    for label, values in zip(labels, outputs.view(len(labels), -1, len(columns)).tolist(), strict=True):
+        for step, row in enumerate(values, 1):
+            table.writerow([label, step, *(f"{number:.6g}" for number in row)])

@@ -1,6 +1,8 @@
 """Reading `RUN key=value` arguments of the commands that work on a recorded run."""
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from dlrun.config.check import device_problem
 from dlrun.errors import UsageError, did_you_mean
@@ -10,12 +12,23 @@ from dlrun.runs.directory import RunDirectory, find_run
 def take_run(
     arguments: Sequence[str], command: str, known: Mapping[str, Sequence[str] | None]
 ) -> tuple[RunDirectory, dict[str, str]]:
-    """The run that the first argument names, and the `key=value` words after it.
+    """The one run that an argument names, and the `key=value` words; else as `take_runs`."""
+    names = [word for word in arguments if "=" not in word and not word.startswith("-")]
+    if len(names) > 1:
+        raise UsageError(f"dlrun {command} takes one RUN, got {' and '.join(names)}.")
+    runs, words = take_runs(arguments, command, known)
+    return runs[0], words
+
+
+def take_runs(
+    arguments: Sequence[str], command: str, known: Mapping[str, Sequence[str] | None]
+) -> tuple[list[RunDirectory], dict[str, str]]:
+    """The runs that arguments name, and the `key=value` words among them.
 
     Args:
         known: the keys the command understands, with the values allowed (None: any).
 
-    Raises: UsageError for no run, two runs, or a key or value that is not known.
+    Raises: UsageError for no run, or a key or value that is not known.
     """
     options = [word for word in arguments if word.startswith("-")]
     if options:
@@ -23,8 +36,6 @@ def take_run(
     names = [word for word in arguments if "=" not in word]
     if not names:
         raise UsageError(f"dlrun {command} needs a RUN: a path, a run id or 'last'.")
-    if len(names) > 1:
-        raise UsageError(f"dlrun {command} takes one RUN, got {' and '.join(names)}.")
     words: dict[str, str] = {}
     for word in (word for word in arguments if "=" in word):
         key, _, value = word.partition("=")
@@ -38,4 +49,27 @@ def take_run(
         if key == "device" and (problem := device_problem(key, value)) is not None:
             raise UsageError(problem)
         words[key] = value
-    return find_run(names[0]), words
+    return [find_run(name) for name in names], words
+
+
+def whole(words: Mapping[str, str], key: str, least: int) -> int | None:
+    """The whole number of a key, None where it is not given. Raises: UsageError if it is none, or below `least`."""
+    text = words.get(key)
+    if text is None:
+        return None
+    with suppress(ValueError):
+        if (number := int(text)) >= least:
+            return number
+    raise UsageError(f"{key} must be a whole number >= {least}, got '{text}'.")
+
+
+def real(words: Mapping[str, str], key: str, *, zero: bool) -> float | None:
+    """The number of a key, above 0 or `zero` too, None where it is not given. Raises: UsageError for any other."""
+    text = words.get(key)
+    if text is None:
+        return None
+    with suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number) and (number > 0 or (zero and number == 0)):
+            return number
+    raise UsageError(f"{key} must be a number {'>= 0' if zero else '> 0'}, got '{text}'.")

@@ -26,6 +26,10 @@ class Answers:
         self.targets = targets
         self.num_classes = outputs.shape[-1]
 
+    def at_temperature(self, temperature: float) -> Answers:
+        """The same answers with softmax(outputs / temperature) as their probabilities."""
+        return Answers(self.log_p / temperature, self.targets)
+
     @cached_property
     def p(self) -> Tensor:
         """(N, K) probabilities."""

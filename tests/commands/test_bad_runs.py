@@ -45,7 +45,6 @@ def stopped(work: Path) -> Path:
         (["nope"], ["no run 'nope'", "'last'"]),
         (["1a2b3c4d"], ["no run '1a2b3c4d'"]),
         (["empty"], ["empty is not a run", "config.yaml"]),
-        (["a", "b"], ["one RUN", "a and b"]),
         (["--last"], ["unknown option '--last'", "--help"]),
         (["last", "chekpoint=best"], ["'chekpoint=best'", "takes"]),
     ],
@@ -56,11 +55,22 @@ def test_of_nothing(command: str, words: list[str], needles: list[str], tmp_path
     dlrun(command, *words).must_refuse(*needles)
 
 
+def test_of_several(dlrun: Callable[..., Answer]):
+    dlrun("resume", "a", "b").must_refuse("one RUN", "a and b")
+    dlrun("evaluate", "a", "b").must_refuse("no run 'a'")
+
+
 @pytest.mark.parametrize(
     ("words", "needles"),
     [
         ("evaluate run split=tset", ["split", "'tset'", "train, val, test", "Did you mean 'test'?"]),
-        ("evaluate run checkpoint=beste", ["checkpoint", "'beste'", "best, last"]),
+        ("evaluate run checkpoint=beste", ["checkpoint", "'beste'", "best, last, snapshots"]),
+        ("evaluate run run", ["run is named twice"]),
+        ("evaluate run checkpoint=snapshots", ["no snapshots", "callbacks=snapshots"]),
+        ("evaluate run temperature=0", ["temperature", "> 0", "'0'"]),
+        ("evaluate run temperature=warm", ["temperature", "a number", "'warm'"]),
+        ("evaluate run mc_dropout=1", ["mc_dropout", ">= 2", "'1'"]),
+        ("evaluate run mc_dropout=5", ["mc_dropout=5", "nothing is dropped"]),
         ("evaluate run device=gpu", ["device", "'gpu'", "cuda:N"]),
         ("evaluate run spilt=val", ["'spilt=val'", "split", "Did you mean 'split'?"]),
         ("resume run trainer.epochs=9", ["'trainer.epochs=9'", "no settings"]),
@@ -70,6 +80,11 @@ def test_of_nothing(command: str, words: list[str], needles: list[str], tmp_path
         ("predict run photo.png", ["photo.png"]),
         ("predict run short.csv", ["short.csv", "'width'"]),
         ("predict run words.csv", ["words.csv", "'long'", "length"]),
+        ("predict run table.csv tokens=5", ["tokens=5", "language modelling", "classification"]),
+        ("predict run table.csv attention=a.png", ["attention=a.png", "sequence to sequence", "classification"]),
+        ("predict run table.csv temperature=-1", ["temperature", ">= 0", "'-1'"]),
+        ("predict run table.csv outptu=a.csv", ["'outptu=a.csv'", "Did you mean 'output'?"]),
+        ("predict run --all table.csv", ["unknown option '--all'"]),
         ("predict run table.csv device=gpu", ["device", "'gpu'", "cuda:N"]),
         ("predict run table.csv output=nope/out.csv", ["output", "nope/out.csv"]),
     ],
@@ -126,9 +141,14 @@ def test_resume_when_every_checkpoint_is_damaged(stopped: Path):
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
-def test_evaluate_without_a_checkpoint(checkpoint: str, work: Path):
-    (work / "run" / "checkpoints" / f"{checkpoint}.pt").unlink()
-    call(["evaluate", "run", f"checkpoint={checkpoint}"], work).must_refuse(f"no {checkpoint}.pt", "dlrun resume")
+def test_evaluate_without_a_checkpoint(checkpoint: str, stopped: Path):
+    (stopped / "run" / "checkpoints" / f"{checkpoint}.pt").unlink()
+    call(["evaluate", "run", f"checkpoint={checkpoint}"], stopped).must_refuse(f"no {checkpoint}.pt", "dlrun resume")
+
+
+def test_evaluate_of_a_completed_run_without_a_checkpoint(work: Path):
+    (work / "run" / "checkpoints" / "best.pt").unlink()
+    call(["evaluate", "run"], work).must_refuse("no best.pt", "completed", "removed", "checkpoint=last")
 
 
 def test_a_second_run_in_the_same_folder(work: Path):
