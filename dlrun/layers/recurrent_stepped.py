@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,14 +53,21 @@ class SteppedRecurrent(Recurrent):
             recurrent_init=recurrent_init,
             truncate=truncate,
         )
-        self.cells = nn.ModuleList(STEPS[cell](hidden, norm) for _ in self.rnn.all_weights)
+        self.scans = nn.ModuleList(
+            Scan(
+                STEPS[cell](hidden, norm),
+                backward=bool(index % self.directions),
+                recurrent_dropout=dropout if variational else 0.0,
+                zoneout=(zoneout, zoneout_cell),
+                truncate=truncate,
+            )
+            for index in range(layers * self.directions)
+        )
         self.drop = TimeDropout(dropout) if variational else nn.Dropout(dropout)
-        self.recurrent_dropout = dropout if variational else 0.0
-        self.zoneout = (zoneout, zoneout_cell)
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         if state is None:
-            zero = x.new_zeros(len(x), len(self.cells), self.rnn.hidden_size)
+            zero = x.new_zeros(len(x), len(self.scans), self.rnn.hidden_size)
             state = (zero, zero) if isinstance(self.rnn, nn.LSTM) else (zero,)
         # (T, B, 1): whether a sequence has not ended yet.
         alive = None if lengths is None else (torch.arange(x.shape[1], device=x.device)[:, None] < lengths)[:, :, None]
@@ -67,37 +76,63 @@ class SteppedRecurrent(Recurrent):
             x = self.drop(x) if layer else x
             outputs = []
             for index in range(layer * self.directions, (layer + 1) * self.directions):
-                output, final = self._scan(x, index, tuple(part[:, index] for part in state), alive)
+                before = tuple(part[:, index] for part in state)
+                output, final = self.scans[index](x, before, self.rnn.all_weights[index], alive)
                 outputs.append(output)
                 finals.append(final)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
         return x, tuple(torch.stack(parts, 1) for parts in zip(*finals, strict=True))
 
-    def _scan(self, x: Tensor, index: int, state: State, alive: Tensor | None) -> tuple[Tensor, State]:
-        """One layer in one direction: (B, T, features) → (B, T, H) and the last state."""
-        weight_x, weight_h, bias_x, bias_h = self.rnn.all_weights[index]
-        cell = self.cells[index]
-        assert isinstance(cell, Cell)
+
+class Scan(nn.Module):
+    """One layer in one direction: (B, T, features) and the state before, (B, H) each → (B, T, H) and the state after.
+
+    Args:
+        backward: from the end to the beginning.
+        recurrent_dropout: probability of dropping a number of h where the gates read it, the same at all time steps.
+        zoneout: of h and of c.
+        The others are those of `Recurrent`.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        backward: bool,
+        recurrent_dropout: float,
+        zoneout: tuple[float, float],
+        truncate: int | None,
+    ) -> None:
+        super().__init__()
+        self.cell = cell
+        self.backward = backward
+        self.recurrent_dropout = recurrent_dropout
+        self.zoneout = zoneout
+        self.truncate = truncate
+
+    def forward(self, x: Tensor, state: State, weights: Sequence[Tensor], alive: Tensor | None) -> tuple[Tensor, State]:
+        """See the class.
+
+        Args:
+            weights: torch's weight_ih, weight_hh, bias_ih and bias_hh.
+            alive: (T, B, 1), false where a sequence has ended and its state stays as it is; None: nowhere.
+        """
+        weight_x, weight_h, bias_x, bias_h = weights
         # Unbound, not indexed: the backward pass of an index fills a tensor as large as all time steps.
-        gates = cell.read(x.transpose(0, 1), weight_x, bias_x).unbind()
-        mask = self._recurrent_mask(state[0])
+        gates = self.cell.read(x.transpose(0, 1), weight_x, bias_x).unbind()
+        mask = F.dropout(torch.ones_like(state[0]), self.recurrent_dropout, self.training)
         times = range(x.shape[1])
         outputs: list[Tensor] = [state[0]] * len(times)
-        for t in reversed(times) if index % self.directions else times:
+        for t in reversed(times) if self.backward else times:
             if self.truncate is not None and t % self.truncate == 0:
                 state = detached(state)
-            h = state[0] if mask is None else state[0] * mask
-            new = self._zoned_out(cell.advance(gates[t], cell.recall(h, weight_h, bias_h), state), state)
+            h = state[0] * mask if self.recurrent_dropout else state[0]
+            new = self._zoned_out(self.cell.advance(gates[t], self.cell.recall(h, weight_h, bias_h), state), state)
             if alive is not None:
                 new = tuple(torch.where(alive[t], n, o) for n, o in zip(new, state, strict=True))
             state = new
             outputs[t] = state[0]
         return torch.stack(outputs, 1), state
-
-    def _recurrent_mask(self, h: Tensor) -> Tensor | None:
-        if not self.training or self.recurrent_dropout == 0:
-            return None
-        return F.dropout(torch.ones_like(h), self.recurrent_dropout)
 
     def _zoned_out(self, new: State, old: State) -> State:
         return tuple(

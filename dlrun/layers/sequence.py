@@ -24,6 +24,7 @@ class SequenceReader(nn.Module):
         spec: of tokens, sequences or images.
         model: its name, for messages.
         embedding: numbers that stand for a token.
+        embedding_std: with which they are drawn.
         dropout: probability of zeroing one of them.
         variational: with the same mask at all time steps.
 
@@ -34,7 +35,14 @@ class SequenceReader(nn.Module):
     """
 
     def __init__(
-        self, spec: DataSpec, model: str, *, embedding: int, dropout: float = 0.0, variational: bool = False
+        self,
+        spec: DataSpec,
+        model: str,
+        *,
+        embedding: int,
+        embedding_std: float = 1.0,
+        dropout: float = 0.0,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         spec.require(model, Kind.TOKENS, Kind.SEQUENCE, Kind.IMAGE)
@@ -47,7 +55,7 @@ class SequenceReader(nn.Module):
         self.padding = None if spec.task is Task.LANGUAGE_MODELLING else spec.padding
         if spec.kind is Kind.TOKENS:
             self.features = embedding
-            self.embed = nn.Embedding(spec.vocabulary_size, embedding, padding_idx=spec.padding)
+            self.embed = token_embedding(spec.vocabulary_size, embedding, embedding_std, spec.padding)
             self.drop = TimeDropout(dropout) if variational else nn.Dropout(dropout)
         else:
             self.features = spec.shape[1] if spec.kind is Kind.SEQUENCE else spec.shape[0] * spec.shape[2]
@@ -58,6 +66,14 @@ class SequenceReader(nn.Module):
         if self.kind is Kind.SEQUENCE:
             return inputs, None
         return self.drop(self.embed(inputs)), None if self.padding is None else lengths_of(inputs, self.padding)
+
+
+def token_embedding(count: int, width: int, std: float, padding: int | None) -> nn.Embedding:
+    """Tokens (B, T) → (B, T, width), drawn from N(0, std²); that of `padding` is zero and stays so."""
+    embed = nn.Embedding(count, width, padding_idx=padding)
+    with torch.no_grad():
+        embed.weight.mul_(std)
+    return embed
 
 
 class TimeDropout(nn.Module):

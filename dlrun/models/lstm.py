@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dlrun.contracts import DataSpec, PositiveInt, Probability, Task
+from dlrun.contracts import DataSpec, PositiveFloat, PositiveInt, Probability, Task
 from dlrun.errors import ConfigError, ContractError
 from dlrun.layers.recurrent import CellName, Recurrent, RecurrentInit, State, detached
 from dlrun.layers.recurrent_stepped import SteppedRecurrent
@@ -24,6 +24,7 @@ def lstm(
     layers: PositiveInt = 1,
     bidirectional: bool = False,
     embedding: PositiveInt = 128,
+    embedding_std: PositiveFloat = 0.1,
     readout: Readout = "last",
     dropout: Probability = 0.0,
     variational: bool = False,
@@ -50,6 +51,8 @@ def lstm(
         layers: recurrent layers, each reading the outputs of the one below.
         bidirectional: read from the end to the beginning too.
         embedding: numbers that stand for a token.
+        embedding_std: with which they are drawn. Words, each of which is rarely seen, need small ones; characters
+            learn faster from 1, PyTorch's.
         readout: of the last layer's outputs: the last, or their mean or maximum over time; in language modelling each.
         dropout: probability of zeroing a connection that is not recurrent: of embedded tokens, between layers, before
             the output (arXiv:1409.2329).
@@ -69,7 +72,9 @@ def lstm(
         ContractError for data of other kinds, or options that make no sense for their task.
         ConfigError for options that contradict one another.
     """
-    reader = SequenceReader(spec, "lstm", embedding=embedding, dropout=dropout, variational=variational)
+    reader = SequenceReader(
+        spec, "lstm", embedding=embedding, embedding_std=embedding_std, dropout=dropout, variational=variational
+    )
     _check(spec, cell, bidirectional, zoneout_cell, truncate, carry, tie_weights, embedding == hidden)
     make: Callable[..., Recurrent] = Recurrent
     if (variational and dropout > 0) or zoneout > 0 or zoneout_cell > 0 or norm == "layer":
@@ -157,19 +162,25 @@ class CarriedState(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state: State | None = None
+        self.state: State | None = None  # after the batch
+        self._batch: tuple[Tensor, State | None] | None = None  # its tokens and the state before
 
     def before(self, tokens: Tensor) -> State | None:
-        """The state to begin with for tokens (B, T): None, zero, if the batch before had another size."""
-        if self.state is None or len(self.state[0]) != len(tokens):
-            return None
-        return tuple(part.to(tokens.device) for part in self.state)
+        """The state to begin with for tokens (B, T): None, zero, if the batch before had another size.
+
+        The very tokens of the last time are the same batch seen once more, as by SAM, and not the one after.
+        """
+        if self._batch is None or self._batch[0] is not tokens:
+            fits = self.state is not None and len(self.state[0]) == len(tokens)
+            self._batch = (tokens, self.state if fits else None)
+        state = self._batch[1]
+        return None if state is None else tuple(part.to(tokens.device) for part in state)
 
     def get_extra_state(self) -> Tensor:
         return torch.empty(0) if self.state is None else torch.stack(self.state)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.state = state.unbind() if len(state) else None
+        self.state, self._batch = (state.unbind() if len(state) else None), None
 
 
 def _check(

@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlrun.contracts import DataSpec, Fraction, Kind, NonNegativeInt, PositiveInt, Probability, Task
+from dlrun.contracts import DataSpec, Fraction, Kind, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Task
 from dlrun.errors import ConfigError, ContractError
 from dlrun.layers.alignment import BahdanauAttention, LuongAttention, Memory, Score
 from dlrun.layers.recurrent import CellName, Recurrent, State
-from dlrun.layers.sequence import lengths_of
+from dlrun.layers.sequence import lengths_of, token_embedding
 
 AttentionName = Literal["none", "luong", "bahdanau"]
 
@@ -26,6 +26,7 @@ def seq2seq(
     attention: AttentionName = "luong",
     score: Score = "general",
     embedding: PositiveInt = 64,
+    embedding_std: PositiveFloat = 1.0,
     dropout: Probability = 0.0,
     teacher_forcing: Fraction = 1.0,
     sampling_steps: NonNegativeInt = 0,
@@ -46,6 +47,7 @@ def seq2seq(
             and the step reads what it saw (arXiv:1409.0473), which goes step by step.
         score: of luong: dot compares as it is, general through a matrix.
         embedding: numbers that stand for a token.
+        embedding_std: with which they are drawn; smaller than 1, PyTorch's, for thousands of words.
         dropout: probability of zeroing an embedded token, a connection between layers, or an input of the output layer.
         teacher_forcing: probability with which a training decoder reads the right token before; else its own likeliest
             one (scheduled sampling, arXiv:1506.03099). 1 trains all time steps at once.
@@ -58,7 +60,7 @@ def seq2seq(
     if spec.task is not Task.SEQUENCE_TO_SEQUENCE:
         raise ContractError(
             f"model=seq2seq turns one sequence of tokens into another, and the task of data={spec.name} is "
-            f"{spec.task.value}: choose model=lstm or another"
+            f"{spec.task.value}: choose another model"
         )
     spec.require("seq2seq", Kind.TOKENS)
     if bidirectional and hidden % 2:
@@ -66,8 +68,9 @@ def seq2seq(
             f"model.hidden must be even to be shared between the two directions of model.bidirectional=true, "
             f"got {hidden}"
         )
-    encoder = Encoder(spec, cell, hidden, layers, bidirectional, embedding, dropout)
-    embed = nn.Embedding(spec.num_outputs, embedding, padding_idx=spec.padding)
+    read = token_embedding(spec.vocabulary_size, embedding, embedding_std, spec.padding)
+    encoder = Encoder(read, cell, hidden, layers, bidirectional, dropout)
+    embed = token_embedding(spec.num_outputs, embedding, embedding_std, spec.padding)
     decoder: Decoder
     if attention == "bahdanau":
         rnn = Recurrent(cell, embedding + hidden, hidden, layers, dropout=dropout)
@@ -148,22 +151,15 @@ class Encoder(nn.Module):
     """Sources (B, S) → outputs (B, S, hidden), the state for a decoder, and which positions are padding, (B, S)."""
 
     def __init__(
-        self,
-        spec: DataSpec,
-        cell: CellName,
-        hidden: int,
-        layers: int,
-        bidirectional: bool,
-        embedding: int,
-        dropout: float,
+        self, embed: nn.Embedding, cell: CellName, hidden: int, layers: int, bidirectional: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.padding = spec.padding
+        self.padding = embed.padding_idx
         self.layers = layers
-        self.embed = nn.Embedding(spec.vocabulary_size, embedding, padding_idx=spec.padding)
+        self.embed = embed
         self.drop = nn.Dropout(dropout)
         each = hidden // 2 if bidirectional else hidden
-        self.rnn = Recurrent(cell, embedding, each, layers, bidirectional=bidirectional, dropout=dropout)
+        self.rnn = Recurrent(cell, embed.embedding_dim, each, layers, bidirectional=bidirectional, dropout=dropout)
 
     def forward(self, source: Tensor) -> tuple[Tensor, State, Tensor]:
         lengths = None if self.padding is None else lengths_of(source, self.padding)

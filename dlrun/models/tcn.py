@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlrun.contracts import Activation, DataSpec, PositiveInt, Probability, Task
+from dlrun.contracts import Activation, DataSpec, PositiveFloat, PositiveInt, Probability, Task
 from dlrun.errors import ContractError
 from dlrun.layers.causal_convolution import CausalNorm, TemporalBlock, receptive_field
 from dlrun.layers.sequence import Readout, SequenceReader, pooled
@@ -20,6 +20,7 @@ def tcn(
     kernel_size: PositiveInt = 7,
     dilation_base: PositiveInt = 2,
     embedding: PositiveInt = 64,
+    embedding_std: PositiveFloat = 0.1,
     readout: Readout = "last",
     dropout: Probability = 0.0,
     norm: CausalNorm = "weight",
@@ -38,6 +39,7 @@ def tcn(
         kernel_size: time steps that a convolution combines.
         dilation_base: they lie dilation_base^i apart in block i, counted from 0.
         embedding: numbers that stand for a token.
+        embedding_std: with which they are drawn: small for words, which are rarely seen, 1 for characters.
         readout: of the last block: the last time step, or the mean or maximum over time; in language modelling each.
         dropout: probability of zeroing a channel of a convolution, or a number of an embedded token.
         norm: weight: of the convolutions' filters (arXiv:1602.07868); rms: of each time step; batch; none.
@@ -45,7 +47,7 @@ def tcn(
 
     Raises: ContractError for data of other kinds, or norm=batch in language modelling, where it would see the future.
     """
-    reader = SequenceReader(spec, "tcn", embedding=embedding, dropout=dropout)
+    reader = SequenceReader(spec, "tcn", embedding=embedding, embedding_std=embedding_std, dropout=dropout)
     if norm == "batch" and spec.task is Task.LANGUAGE_MODELLING:
         raise ContractError(
             f"model.norm=batch takes its statistics from all time steps, and data={spec.name} asks to predict the next "

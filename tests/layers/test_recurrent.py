@@ -186,7 +186,7 @@ def test_layer_norm_lstm_is_the_papers():
     rnn = stepped("lstm", 2, 3, norm=True)
     randomise(rnn)
     w_x, w_h, b_x, b_h = rnn.rnn.all_weights[0]
-    cell, x = rnn.cells[0], numbers(1, 4, 2)
+    cell, x = rnn.scans[0].cell, numbers(1, 4, 2)
     h = c = torch.zeros(3, dtype=torch.float64)
     outputs, _ = rnn(x)
     for t in range(4):
@@ -203,7 +203,7 @@ def test_layer_norm_gru_is_the_papers():
     rnn = stepped("gru", 2, 3, norm=True)
     randomise(rnn)
     w_x, w_h, b_x, b_h = rnn.rnn.all_weights[0]
-    cell, x = rnn.cells[0], numbers(1, 4, 2)
+    cell, x = rnn.scans[0].cell, numbers(1, 4, 2)
     (gx, gx_new), (gh, gh_new) = ([norm.weight for norm in n.norms] for n in (cell.norm_inputs, cell.norm_hidden))
     h = torch.zeros(3, dtype=torch.float64)
     outputs, _ = rnn(x)

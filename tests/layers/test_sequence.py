@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlrun.contracts import DataSpec, Kind, Task
-from dlrun.layers.sequence import SequenceReader, TimeDropout, lengths_of, pooled
+from dlrun.layers.sequence import SequenceReader, TimeDropout, lengths_of, pooled, token_embedding
 
 
 def test_an_image_is_the_sequence_of_its_rows():
@@ -16,6 +16,13 @@ def test_an_image_is_the_sequence_of_its_rows():
     for row in range(4):
         expected = torch.stack([torch.cat([image[c, row] for c in range(3)]) for image in images])
         assert torch.equal(x[:, row], expected)
+
+
+def test_embeddings_are_drawn_with_their_spread_and_padding_is_zero():
+    torch.manual_seed(0)
+    weight = token_embedding(1000, 50, 0.1, padding=0).weight
+    assert weight[0].abs().max() == 0
+    assert weight[1:].std().item() == pytest.approx(0.1, rel=0.02)
 
 
 def test_lengths_count_tokens_before_the_padding():

@@ -205,7 +205,7 @@ def test_it_trains_under_autocast(attention):
 
 
 def test_what_does_not_fit_is_refused_with_a_sentence():
-    with pytest.raises(ContractError, match="the task of data=text is language_modelling: choose model=lstm"):
+    with pytest.raises(ContractError, match="the task of data=text is language_modelling: choose another model"):
         seq2seq(TEXT)
     with pytest.raises(ConfigError, match=r"model.hidden must be even .* got 5"):
         made(hidden=5)
