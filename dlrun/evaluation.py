@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from dlrun import build
-from dlrun.assembly import Assembly
 from dlrun.contracts import IGNORED, DataSpec, Task
 from dlrun.engine.calibration import fit_temperature
 from dlrun.engine.dropout import dropout_active
@@ -21,7 +19,7 @@ from dlrun.engine.mixture import Mixture
 from dlrun.engine.seeding import derive, seed_everything
 from dlrun.errors import UsageError
 from dlrun.generation import translate
-from dlrun.recorded import evaluated_weights, read_checkpoint, read_snapshots, reassemble, require_same_task
+from dlrun.members import Member, gather_members, require_same_task
 from dlrun.report.answers import plot_confusion, plot_reliability
 from dlrun.runs.directory import RunDirectory
 from dlrun.runs.files import write_json
@@ -31,14 +29,6 @@ if TYPE_CHECKING:
     from dlrun.metrics.answers import Answers
 
 Temperature = float | Literal["fit"] | None
-
-
-@dataclass
-class Member:
-    """A model in evaluation mode, and the assembly of the run it is of."""
-
-    a: Assembly
-    model: nn.Module
 
 
 @dataclass
@@ -110,22 +100,6 @@ def evaluate(
     for column in columns.values():
         column.metrics = {f"{split}/{name}": value for name, value in column.metrics.items()}
     return result
-
-
-def gather_members(runs: Sequence[RunDirectory], which: str, device_word: str | None) -> list[Member]:
-    """The models of all runs, or all snapshots of the one."""
-    if which != "snapshots":
-        contents = [read_checkpoint(run, which) for run in runs]  # first: what is missing is said before data are read
-        assemblies = [reassemble(run, content, device_word) for run, content in zip(runs, contents, strict=True)]
-        return [Member(a, a.model.eval()) for a in assemblies]
-    if len(runs) > 1:
-        raise UsageError(f"checkpoint=snapshots evaluates the snapshots of one run together, got {len(runs)} runs.")
-    contents = read_snapshots(runs[0])
-    a = reassemble(runs[0], contents[0], device_word)
-    members = [Member(a, copy.deepcopy(a.model).eval()) for _ in contents]
-    for member, content in zip(members, contents, strict=True):
-        member.model.load_state_dict(evaluated_weights(content))
-    return members
 
 
 def alone(member: Member, split: str) -> Column:

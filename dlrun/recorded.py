@@ -11,20 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlrun import assembly, build, splitting
+from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
-from dlrun.config.identity import differences
-from dlrun.contracts import DataSpec, Task
+from dlrun.contracts import DataSpec
 from dlrun.engine import checkpoint
 from dlrun.errors import ConfigError, UsageError
 from dlrun.runs.directory import RunDirectory
-
-# Settings of `data` that change only what is trained on, or how fast.
-OF_TRAINING = {
-    *("bootstrap", "limit", "label_noise", "imbalance", "order", "curriculum_epochs", "drop_last"),
-    *("batch_size", "eval_batch_size", "loader", "workers"),
-}
 
 
 def load_model(
@@ -111,40 +104,6 @@ def reassemble(run: RunDirectory, content: Mapping[str, Any], device_word: str |
         )
     a.model.load_state_dict(evaluated_weights(content))
     return a
-
-
-def require_same_task(one: Assembly, other: Assembly, split: str, who: str) -> None:
-    """Refuse runs that do not answer the same questions about the same examples.
-
-    Bagged runs differ in what they were trained on, and by it in the scales of their inputs: their evaluated splits
-    are the same if they are equal to the bit, or else if all settings that decide who is in them are.
-
-    Args:
-        who: the two, for the message.
-
-    Raises: UsageError naming what differs.
-    """
-    names = ["task", "num_outputs", "class_names", "target_vocabulary", "horizon", "target_columns"]
-    names += {Task.LANGUAGE_MODELLING: ["vocabulary"], Task.RECONSTRUCTION: ["mean", "std"]}.get(one.spec.task, [])
-    for name in names:
-        if getattr(one.spec, name) != getattr(other.spec, name):
-            raise UsageError(
-                f"{who} cannot be evaluated together: {name.replace('_', ' ')} of data={one.spec.name} and "
-                f"data={other.spec.name} differ; give runs that predict the same."
-            )
-    parts = [getattr(a.splits, split) for a in (one, other)]
-    if splitting.fingerprint_of(parts[0]) == splitting.fingerprint_of(parts[1]):
-        return
-    ignored = OF_TRAINING if split != "train" else set()
-    ours, theirs = (
-        {key: value for key, value in a.config["data"].items() if key not in ignored} for a in (one, other)
-    )
-    changed = differences(ours, theirs, "data")
-    if changed or split == "train":
-        raise UsageError(
-            f"{who} cannot be evaluated together: their {split} splits hold other examples "
-            f"({'; '.join(changed) or 'other data'}); train them on the same data and split (data.split_seed)."
-        )
 
 
 def use_paths(run: RunDirectory) -> None:

@@ -1,6 +1,8 @@
 """Scores of a classification against scikit-learn, the textbook's own code, and closed forms."""
 
+import ast
 import math
+from pathlib import Path
 
 import pytest
 import sklearn.metrics
@@ -167,3 +169,10 @@ def test_scores_that_cannot_be_had_are_refused(spec, monitor, scores, needles):
     with pytest.raises(ConfigError) as error:
         build.choose_monitor(spec, monitor, scores)
     assert all(needle in str(error.value) for needle in needles), error.value
+
+
+def test_torchmetrics_is_loaded_only_to_score():
+    for path in (Path(build.__file__).parent).rglob("*.py"):
+        outermost = ast.parse(path.read_text()).body
+        imports = [ast.unparse(node) for node in outermost if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any(name in line for line in imports for name in ("torchmetrics", "sacrebleu")), path

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -59,9 +60,10 @@ def test_the_wheel_names_its_script_licence_and_extras(wheel: zipfile.ZipFile):
     metadata = wheel.read(files["METADATA"]).decode()
     assert "License-Expression: MIT" in metadata
     assert "LICENSE" in files
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"bleu", "tensorboard", "dev"} <= set(extras)
     assert {line for line in metadata.splitlines() if line.startswith("Provides-Extra")} == {
-        "Provides-Extra: tensorboard",
-        "Provides-Extra: dev",
+        f"Provides-Extra: {name.replace('_', '-')}" for name in extras
     }
 
 
