@@ -28,27 +28,26 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     return torch.stack((turned.sin(), turned.cos()), dim=2).flatten(1)[:, :width].float()
 
 
-def make_positions(name: Positions, length: int, width: int) -> nn.Module | None:
+def make_positions(name: Positions, length: int, width: int, std: float) -> nn.Module | None:
     """What adds the positions called `name` to tokens (B, T, width), called as `f(x, start)`; None if nothing does.
 
     Args:
         length: how many positions there are; only learned ones are limited to them.
+        std: of learned ones at the start: as large as what they are added to, lest the model begin by not seeing one
+            of the two.
     """
     match name:
         case "learned":
-            return LearnedPositions(length, width)
+            return LearnedPositions(length, width, std)
         case "sinusoidal":
             return SinusoidalPositions(length, width)
     return None
 
 
 class LearnedPositions(nn.Module):
-    """Adds a vector of its own to each of `length` positions: (B, T, width) → (B, T, width).
+    """Adds a vector of its own, at the start from N(0, std²), to each position: (B, T, width) → (B, T, width)."""
 
-    Drawn from N(0, std²), as in GPT-2 and BERT.
-    """
-
-    def __init__(self, length: int, width: int, std: float = 0.02) -> None:
+    def __init__(self, length: int, width: int, std: float) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(length, width) * std)
 

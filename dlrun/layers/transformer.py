@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,6 @@ from dlrun.layers.positions import Rotary
 from dlrun.layers.stochastic_depth import StochasticDepth, linear_drops
 
 TokenNorm = Literal["layer", "rms"]
-STD = 0.02  # of the weights at the start: GPT-2, BERT
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Residual(nn.Module):
         self.inner = inner
         drops: list[nn.Module] = [nn.Dropout(style.dropout)] if style.dropout > 0 else []
         drops += [StochasticDepth(depth_drop)] if depth_drop > 0 else []
-        self.drop = nn.Sequential(*drops)
+        self.drop = nn.Sequential(*drops) if drops else None
 
     def forward(self, x: Tensor, *others: object) -> Tensor:
-        if self.pre_norm:
-            y: Tensor = x + self.drop(self.inner(self.norm(x), *others))
-        else:
-            y = self.norm(x + self.drop(self.inner(x, *others)))
+        branch: Tensor = self.inner(self.norm(x) if self.pre_norm else x, *others)
+        if self.drop is not None:
+            branch = self.drop(branch)
+        y: Tensor = x + branch if self.pre_norm else self.norm(x + branch)
         return y
 
 
@@ -118,8 +118,8 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Positions, dropout, `depth` blocks, and with pre-norm a last norm: (B, T, width) → (B, T, width).
 
-    Weights start as in GPT-2: N(0, 0.02²), without biases; with pre-norm those that write into the sum of branches are
-    divided by the root of the number of branches, so that the sum's size does not grow with the depth.
+    Weights start as `initialise` says; with pre-norm those that write into the sum of branches are divided by the root
+    of the number of branches, so that the sum's size does not grow with the depth (GPT-2).
 
     Args:
         positions: added to the inputs, called as `positions(x, start)`; see `make_positions`.
@@ -141,16 +141,16 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.positions = positions
-        self.dropout = nn.Dropout(style.dropout)
+        self.dropout = nn.Dropout(style.dropout) if style.dropout > 0 else None
         self.blocks = nn.ModuleList(
             Block(style, causal=causal, cross=cross, rotary=rotary, depth_drop=drop)
             for drop in linear_drops(stochastic_depth, depth)
         )
-        self.norm = style.make_norm() if style.pre_norm else nn.Identity()
+        self.norm = style.make_norm() if style.pre_norm else None
         branches = depth * (3 if cross else 2)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
-                initialise(module)
+                initialise(module, style.width)
         if style.pre_norm:
             for branch in self.blocks.modules():
                 if isinstance(branch, Residual):
@@ -174,11 +174,11 @@ class Stack(nn.Module):
         """
         if self.positions is not None:
             x = self.positions(x, len(caches[0]) if caches else 0)
-        x = self.dropout(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, caches[i] if caches else None, memories[i] if memories else None, memory_mask)
-        x = self.norm(x)
-        return x
+        return x if self.norm is None else self.norm(x)
 
     def remember(self, memory: Tensor) -> list[KeysValues]:
         """What each block attends to in a memory (B, S, width)."""
@@ -186,8 +186,17 @@ class Stack(nn.Module):
         return [crossing.remember(memory) for crossing in crossings]
 
 
-def initialise(layer: nn.Linear) -> None:
-    """Weights from N(0, 0.02²), biases 0."""
-    nn.init.normal_(layer.weight, std=STD)
+def small_std(width: int) -> float:
+    """√(2 / (5 · width)), the standard deviation of weights at the start.
+
+    Source: Nguyen & Salazar 2019 (arXiv:1910.05895), sec. 3.1: Xavier's of a layer that is four times as wide as its
+    inputs. It is about the 0.02 of GPT-2 and BERT at their widths, which is too little for narrow models.
+    """
+    return math.sqrt(2 / (5 * width))
+
+
+def initialise(layer: nn.Linear, width: int) -> None:
+    """Weights from N(0, 2 / (5 · width)), biases 0."""
+    nn.init.normal_(layer.weight, std=small_std(width))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -66,7 +66,7 @@ def test_a_grid_tells_rows_in_one_half_and_columns_in_the_other():
 
 
 def test_learned_positions_end():
-    positions = LearnedPositions(5, 4)
+    positions = LearnedPositions(5, 4, 0.1)
     x = torch.randn(2, 3, 4)
     torch.testing.assert_close(positions(x, 2) - x, positions.embedding[2:5].expand(2, -1, -1))
     with pytest.raises(ContractError, match=r"learned 5 positions and was given 6 tokens.*model.positions=rotary"):

@@ -109,11 +109,12 @@ def test_branches_are_added_whatever_the_depth():
     stack = Stack(Style(256, 4, 1024), 8)
     for branch in stack.modules():
         if isinstance(branch, Residual):
-            assert branch.inner.output.weight.std().item() == pytest.approx(0.02 / 4, rel=0.02)
+            assert branch.inner.output.weight.std().item() == pytest.approx((2 / 5 / 256) ** 0.5 / 4, rel=0.02)
         if isinstance(branch, SelfAttention):
-            assert branch.qkv.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert branch.qkv.weight.std().item() == pytest.approx((2 / 5 / 256) ** 0.5, rel=0.02)
             assert not branch.qkv.bias.any()
-    assert Stack(Style(64, 4, 256, pre_norm=False), 8).blocks[0].attention.inner.output.weight.std() > 0.019
+    post_norm = Stack(Style(256, 4, 1024, pre_norm=False), 8).blocks[0].attention.inner.output.weight
+    assert post_norm.std().item() == pytest.approx((2 / 5 / 256) ** 0.5, rel=0.02)
 
 
 def test_rms_norm_and_no_bias_reach_every_layer():

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dlrun.contracts import DataSpec, Kind
 from dlrun.layers.attention import attention_weights
-from dlrun.layers.embedding import TokenEmbedding
+from dlrun.layers.embedding import NumberEmbedding, TokenEmbedding
 from dlrun.layers.positions import Positions, Rotary, make_positions
-from dlrun.layers.transformer import STD, Stack, Style, initialise
+from dlrun.layers.transformer import Stack, Style, initialise, small_std
 
 Readout = Literal["mean", "cls"]
 
@@ -39,25 +39,24 @@ class TransformerClassifier(nn.Module):
         if spec.kind is Kind.TOKENS:
             self.embedding: nn.Module = TokenEmbedding(spec.vocabulary_size, style.width, positions)
         else:
-            self.embedding = nn.Linear(spec.num_features // spec.shape[spec.kind is Kind.IMAGE], style.width)
-        # Named for what it is: a vector, so not decayed.
-        self.cls_token = nn.Parameter(torch.randn(style.width) * STD) if readout == "cls" else None
+            self.embedding = NumberEmbedding(spec.num_features // spec.shape[spec.kind is Kind.IMAGE], style.width)
+        std = small_std(style.width) if spec.kind is Kind.TOKENS else 1.0
+        self.cls_token = nn.Parameter(torch.randn(style.width) * std) if readout == "cls" else None
         self.stack = Stack(
             style,
             depth,
-            positions=make_positions(positions, length, style.width),
+            positions=make_positions(positions, length, style.width, std),
             rotary=Rotary(length, style.width // style.heads) if positions == "rotary" else None,
             stochastic_depth=stochastic_depth,
         )
         self.output = nn.Linear(style.width, spec.num_outputs)
-        initialise(self.output)
+        initialise(self.output, style.width)
 
     def forward(self, inputs: Tensor) -> Tensor:
         counted = inputs != self.padding if self.kind is Kind.TOKENS and self.padding is not None else None
         if self.kind is Kind.IMAGE:
             inputs = inputs.transpose(1, 2).flatten(2)  # (B, H, C · W)
-        # Sums over the blocks stay in the weights' own precision under autocast.
-        x = self.embedding(inputs).to(self.output.weight.dtype)  # (B, T, width)
+        x = self.embedding(inputs)  # (B, T, width)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), 1, -1), x), dim=1)
             counted = None if counted is None else nn.functional.pad(counted, (1, 0), value=True)

@@ -9,7 +9,7 @@ from dlrun.errors import ConfigError
 from dlrun.layers.attention import Cache, KeysValues, attention_weights
 from dlrun.layers.embedding import TokenEmbedding
 from dlrun.layers.positions import Positions, Rotary, make_positions
-from dlrun.layers.transformer import Stack, Style, initialise
+from dlrun.layers.transformer import Stack, Style, initialise, small_std
 
 State = tuple[KeysValues, ...]  # of each block, (B, heads, T, width / heads)
 
@@ -44,7 +44,7 @@ class TransformerLanguageModel(nn.Module):
         self.stack = Stack(
             style,
             depth,
-            positions=make_positions(positions, self.max_length, style.width),
+            positions=make_positions(positions, self.max_length, style.width, small_std(style.width)),
             rotary=Rotary(self.max_length, style.width // style.heads) if positions == "rotary" else None,
             causal=True,
             stochastic_depth=stochastic_depth,
@@ -53,7 +53,7 @@ class TransformerLanguageModel(nn.Module):
         if tie_weights:
             self.output.weight = self.embedding.weight
         else:
-            initialise(self.output)
+            initialise(self.output, style.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.output(self.stack(self.embedding(tokens)))

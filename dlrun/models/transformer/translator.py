@@ -10,7 +10,7 @@ from dlrun.contracts import DataSpec
 from dlrun.layers.attention import Cache, KeysValues, attention_weights
 from dlrun.layers.embedding import TokenEmbedding
 from dlrun.layers.positions import Positions, Rotary, make_positions
-from dlrun.layers.transformer import Stack, Style, initialise
+from dlrun.layers.transformer import Stack, Style, initialise, small_std
 
 
 class State(NamedTuple):
@@ -54,7 +54,7 @@ class TransformerTranslator(nn.Module):
             return Stack(
                 style,
                 depth,
-                positions=make_positions(positions, length, style.width),
+                positions=make_positions(positions, length, style.width, small_std(style.width)),
                 rotary=Rotary(length, style.width // style.heads) if positions == "rotary" else None,
                 causal=is_decoder,
                 cross=is_decoder,
@@ -69,7 +69,7 @@ class TransformerTranslator(nn.Module):
         if tie_weights:
             self.output.weight = self.target_embedding.weight
         else:
-            initialise(self.output)
+            initialise(self.output, style.width)
 
     def forward(self, source: Tensor, shifted: Tensor) -> Tensor:
         state = self.begin(source)
