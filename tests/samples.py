@@ -67,6 +67,10 @@ def small_images() -> Splits:
     return images(8, 1)
 
 
+def middle_images() -> Splits:
+    return images(16)
+
+
 def large_images() -> Splits:
     return images(224)
 
@@ -159,6 +163,7 @@ SAMPLES: dict[str, Callable[[], Splits]] = {
         labels,
         images,
         small_images,
+        middle_images,
         sequences,
         sequence_numbers,
         series,
