@@ -1,7 +1,7 @@
 """Every error dlrun shows a user: one sentence with the key, what was given, what is allowed, and the way out."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DlrunError(Exception):
@@ -47,3 +47,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the choice nearest to `word`, or an empty string when none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+FEW = 24
+
+
+def one_of(names: Sequence[str], group: str) -> str:
+    """`one of a, b, c` of the choices in a group; of many, where they are listed: a wall of names helps nobody."""
+    if len(names) > FEW:
+        return f"one of the {len(names)} that `dlrun list {group}` shows"
+    return f"one of {', '.join(names)}"

@@ -183,6 +183,8 @@ class Session:
         )
         if a.precision.warning:
             self.console.warn(a.precision.warning)
+        if t.total_steps == 0:
+            self.console.warn("The model has no trainable parameters: it is evaluated and not trained.")
 
     def _end(self) -> None:
         t = self.training

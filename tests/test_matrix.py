@@ -1,7 +1,7 @@
 """Any model with any data, in fp32 and bf16: it trains and resumes exactly, or is refused with a sentence.
 
-Beside the tests below, `DLRUN_MATRIX=cells.json pytest tests/test_matrix.py -k every_choice` takes a model of every kind
-with every data set that is at hand, and writes what became of each cell.
+Beside the tests below, `DLRUN_MATRIX=cells.json pytest tests/test_matrix.py -k every_choice` takes a model of every
+kind with every data set that is at hand, and writes what became of each cell.
 """
 
 import copy

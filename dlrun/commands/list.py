@@ -6,7 +6,7 @@ import textwrap
 
 from dlrun.config.catalog import Catalog, groups_text, keys_text
 from dlrun.config.choice import Choice
-from dlrun.errors import UsageError, did_you_mean
+from dlrun.errors import UsageError, did_you_mean, one_of
 
 HELP = """dlrun list                            every group and its choices; a star marks the default
 dlrun list model                      the choices of one group: what they are, where they are from
@@ -77,7 +77,7 @@ def _known_choice(choices: list[Choice], group: str, word: str) -> Choice:
         if choice.name == word:
             return choice
     names = [choice.name for choice in choices]
-    raise UsageError(f"{group}={word}: must be one of {', '.join(names)}.{did_you_mean(word, names)}")
+    raise UsageError(f"{group}={word}: must be {one_of(names, group)}.{did_you_mean(word, names)}")
 
 
 def _one(catalog: Catalog, choice: Choice, width: int) -> str:

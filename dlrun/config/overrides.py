@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-from dlrun.errors import ConfigError, did_you_mean
+from dlrun.errors import ConfigError, did_you_mean, one_of
 
 # The choice that means none, for groups that can do without one; Hydra meets `logger=null` with a traceback.
 NOTHING = {
@@ -71,7 +71,7 @@ def options(group: str, loader: ConfigLoader) -> list[str]:
 def listed(group: str, loader: ConfigLoader) -> str:
     """The choices in a group, for a message."""
     names = options(group, loader)
-    return f"one of {', '.join(names)}" if names else "a YAML file in a folder of that name; there is none yet"
+    return one_of(names, group) if names else "a YAML file in a folder of that name; there is none yet"
 
 
 def head(item: Override) -> str:

@@ -93,12 +93,17 @@ def test_parts_that_do_not_fit(words: str, needles: list[str], dlrun: Callable[.
         ("flat", ["(Flatten)", "(2, 4)", "data=iris", "needs (2, 3)"]),
         ("number", ["model=nets.number", "torch.nn.Module", "int"]),
         ("failing", ["model", "nets.failing", "no such width"]),
-        ("frozen", ["Frozen", "no trainable parameters"]),
         ("linear7", ["(Linear)", "data=iris", "(4,)", "7"]),
     ],
 )
 def test_a_model_of_ones_own_that_does_not_fit(name: str, needles: list[str], nets: Path, dlrun: Callable[..., Answer]):
     dlrun("train", "--config-dir", "mine", f"model={name}", "data=iris").must_refuse(*needles)
+
+
+def test_a_model_with_nothing_to_learn_is_evaluated_and_says_so(nets: Path, dlrun: Callable[..., Answer]):
+    answer = dlrun("train", "--config-dir", "mine", "model=frozen", "data=iris")
+    assert answer.code == 0
+    assert "no trainable parameters" in answer.out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -125,3 +130,19 @@ def test_a_job_that_fails_does_not_stop_a_sweep(tmp_path: Path, dlrun: Callable[
     assert "Traceback" not in answer.err
     (finished,) = tmp_path.glob("outputs/sweeps/*/1_model=mlp/summary.json")
     assert '"completed"' in finished.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "needles"),
+    [
+        ("data.order=shuffled", ["model.carry=true", "data.order=contiguous", "shuffled"]),
+        ("data.order=contiguous trainer.accumulate=2", ["model.carry=true", "trainer.accumulate=1", "2"]),
+    ],
+)
+def test_a_state_is_carried_only_along_a_text(
+    words: str, needles: list[str], tmp_path: Path, dlrun: Callable[..., Answer]
+):
+    (tmp_path / "novel.txt").write_text("It was the best of times, it was the worst of times. " * 60)
+    dlrun(
+        "train", "data=language", "data.path=novel.txt", "model=char_lstm", "model.carry=true", *words.split()
+    ).must_refuse(*needles)
