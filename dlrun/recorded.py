@@ -28,7 +28,7 @@ def load_model(
     spec = DataSpec.from_dict(content["spec"])
     config = run.read_config()
     use_paths(run)
-    model = build.build_model(config, spec).to(device)
+    model = build.build_model({**config, "init": None}, spec).to(device)
     model.load_state_dict(evaluated_weights(content))
     return model.eval(), spec
 
