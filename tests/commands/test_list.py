@@ -89,7 +89,7 @@ def test_the_source_of_ones_own_is_its_file_unless_it_cites(mine, capsys):
     [
         (["modle"], r"there is no group 'modle': must be one of .*model.*Did you mean 'model'\?"),
         (["cnn"], r"'cnn' is not a group but a choice of model: dlrun list model cnn"),
-        (["model", "cnnn"], r"model=cnnn: must be one of .*cnn.*Did you mean 'cnn'\?"),
+        (["model", "cnnn"], r"model=cnnn: must be one of the \d+ that `dlrun list model` shows. Did you mean 'cnn'\?"),
         (["model", "cnn", "more"], r"takes a group and a choice, got 3 words: model cnn more"),
         (["--confg-dir", "x"], r"unknown option '--confg-dir'.*Did you mean '--config-dir'\?"),
         (["--config-dir"], r"--config-dir needs a folder"),
