@@ -1,9 +1,16 @@
-"""Commands that must be refused: run, and everything that a user could see of it is checked."""
+"""Commands that must be refused: run, and everything that a user could see of it is checked.
 
+`DLRUN_BAD_INPUT=docs/bad_input.md pytest tests/commands -n 0` writes the page of all of them.
+"""
+
+import ast
 import contextlib
 import io
 import os
+import re
+import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +42,41 @@ class Answer:
             assert clutter not in self.err, self.err
         for needle in needles:
             assert needle in self.err, f"{needle!r} not in {self.err!r}"
+        REFUSED[current_file()][shlex.join(self.words)] = self
+
+
+REFUSED: dict[str, dict[str, Answer]] = defaultdict(dict)  # by test file, in the order in which they were run
+PAGE = """# Bad input: what was typed, what was printed
+
+{count} commands, as run by the tests; written by `DLRUN_BAD_INPUT=docs/bad_input.md pytest tests/commands -n 0`.
+The exit code is 2 unless said otherwise. Nothing is printed on stdout and the working folder is unchanged in every one
+of them (asserted).
+"""
+
+
+def current_file() -> str:
+    """The test file that is running."""
+    return os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the page, if it is asked for."""
+    target = os.environ.get("DLRUN_BAD_INPUT")
+    if target is None:
+        return
+    lines = [PAGE.format(count=sum(map(len, REFUSED.values())))]
+    for file, answers in REFUSED.items():
+        title = ast.get_docstring(ast.parse((session.config.rootpath / file).read_text())) or file
+        lines.append(f"## {title.splitlines()[0].rstrip('.')}\n")
+        for words, answer in answers.items():
+            code = "" if answer.code == 2 else f"    (exit code {answer.code})\n"
+            said = "".join(f"    {line}\n" for line in answer.err.splitlines())
+            lines.append(
+                re.sub(
+                    r"/[^ '=:]*/(pytest-[^ '/]+/[^ '/:=]+|tmp[a-z0-9_]{8})", "/…", f"    $ dlrun {words}\n{said}{code}"
+                )
+            )
+    Path(target).write_text("\n".join(lines))
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
