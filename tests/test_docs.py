@@ -1,0 +1,46 @@
+"""What docs/techniques.md says can be typed, can be: every word of its tables composes and passes the check."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dlrun.config.compose import compose
+
+PAGE = (Path(__file__).parent.parent / "docs" / "techniques.md").read_text()
+ROWS = [row.split("|")[2] for row in PAGE.splitlines() if row.startswith("| ") and "| how |" not in row]
+
+
+def commands(cell: str) -> list[list[str]]:
+    """The code spans of a cell that set something; `.key=value` goes on from the group of the span before it."""
+    found: list[list[str]] = []
+    group = ""
+    for span in re.findall(r"`([^`]+)`", cell):
+        words = [group + word if word.startswith(".") else word for word in span.split()]
+        if all("=" in word for word in words):
+            found.append(words)
+            group = words[0].partition("=")[0].rpartition(".")[0]
+    return found
+
+
+CELLS = [words for cell in ROWS for words in commands(cell)]
+
+
+def test_there_are_cells():
+    assert len(CELLS) > 30
+
+
+@pytest.mark.parametrize("words", CELLS, ids=" ".join)
+def test_every_technique_is_a_setting(words: list[str]):
+    context = [] if any(word.startswith("model=") for word in words) else context_of(words)
+    compose([*context, *[word.replace("=RUN", "=runs/one") for word in words]])
+
+
+def context_of(words: list[str]) -> list[str]:
+    """The choice that has the keys set, where the page has named it in the same row."""
+    key = words[0].partition("=")[0]
+    if key == "model.variational":
+        return ["model=lstm"]
+    if key.startswith("loss."):
+        return ["loss=cross_entropy"]
+    return []
