@@ -201,6 +201,7 @@ class StreamingLoader:
         self._order.epoch, self._order.first = epoch, first
         step = epoch * self.steps_per_epoch + first
         for inputs, targets in self._loader:
+            inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # DataLoader makes lists of tuples
             batch = Batch(inputs, targets).map(lambda tensor: tensor.to(self.device, non_blocking=True))
             yield self.prepare(batch, step)
             step += 1

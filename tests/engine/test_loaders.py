@@ -8,6 +8,7 @@ import torch
 from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
 from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, normalise_ahead, steps_in
 from dlrun.engine.order import shuffled
+from dlrun.examples import Pairs
 
 CPU = torch.device("cpu")
 SPEC = DataSpec("toy", Task.CLASSIFICATION, Kind.IMAGE, (1, 2, 2), 4, mean=(0.25,), std=(0.5,))
@@ -103,3 +104,15 @@ def test_what_is_to_be_reconstructed_is_the_input_before_the_augmentation():
     assert torch.equal(clean.targets, clean.inputs.flatten(1))
     assert torch.equal(restored.targets, clean.targets)
     assert not torch.equal(restored.inputs, clean.inputs)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pairs_of_sequences_are_streamed_like_resident_ones(workers):
+    tokens = torch.arange(1, 41, dtype=torch.int32).view(8, 5)
+    pairs = Pairs(tokens, tokens + 1, tokens + 2, torch.tensor([[n, n] for n in (1, 2, 3, 4, 5, 1, 2, 3)]))
+    spec = DataSpec("toy", Task.SEQUENCE_TO_SEQUENCE, Kind.TOKENS, (5,), 50, vocabulary_size=50)
+    arguments = pairs, 3, shuffled(8, 0), Preparation(spec, (), 0, CPU), CPU, False
+    resident, streamed = ResidentLoader(*arguments).epoch(0), StreamingLoader(*arguments, workers=workers).epoch(0)
+    for a, b in zip(resident, streamed, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.arguments, b.arguments, strict=True))
+        assert torch.equal(a.targets, b.targets)
