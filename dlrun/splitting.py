@@ -16,7 +16,7 @@ from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 CLASSES = (Task.CLASSIFICATION,)
-STD_FLOOR = 1e-6  # a constant feature is centred, not blown up
+SMALLEST_STD = 1e-6  # of a channel's numbers from 0 to 1; what is below comes from rounding
 
 
 def complete(
@@ -169,7 +169,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     mean, square = sums * images.shape[1] / images.numel()
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     std = (square - mean.square()).clamp_min(0).sqrt() / scale
-    return tuple((mean / scale).tolist()), tuple(std.clamp_min(STD_FLOOR).tolist())
+    return tuple((mean / scale).tolist()), tuple(std.where(std > SMALLEST_STD, 1.0).tolist())
 
 
 def fingerprint(splits: Splits) -> str:
@@ -223,7 +223,7 @@ def _standardised(spec: DataSpec, *parts: Any) -> tuple[DataSpec, Arrays, Arrays
     """Vectors (N, F) or sequences (N, T, F) with zero mean and unit deviation per feature of the training split."""
     train = parts[0].inputs.to(torch.float64)
     over = tuple(range(train.ndim - 1))
-    mean, std = train.mean(over), train.std(over, correction=0).clamp_min(STD_FLOOR)
+    mean, std = _scale(train, over)
     train, val, test = (Arrays(((p.inputs - mean) / std).to(torch.float32), p.targets) for p in parts)
     columns = (
         tuple(
@@ -240,10 +240,20 @@ def _standardised(spec: DataSpec, *parts: Any) -> tuple[DataSpec, Arrays, Arrays
 def _scaled_targets(spec: DataSpec, *parts: Any) -> tuple[Arrays, Arrays, Arrays, DataSpec]:
     """Regression targets (N, outputs) standardised by the training split; metrics undo it."""
     targets = parts[0].targets.to(torch.float64)
-    mean, std = targets.mean(0), targets.std(0, correction=0).clamp_min(STD_FLOOR)
+    mean, std = _scale(targets, (0,))
     train, val, test = (Arrays(p.inputs, ((p.targets - mean) / std).to(torch.float32)) for p in parts)
     spec = dataclasses.replace(spec, target_mean=tuple(mean.tolist()), target_std=tuple(std.tolist()))
     return train, val, test, spec
+
+
+def _scale(values: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation along the axes `over`.
+
+    Of equal values the deviation is 0, but for rounding, and is taken as 1: what is constant in training is centred,
+    and another value of it in the other splits is as far off as it is, not by millions.
+    """
+    varies = values.amin(over) < values.amax(over)
+    return values.mean(over), values.std(over, correction=0).where(varies, 1.0)
 
 
 def _require_classes(spec: DataSpec, key: str, value: object) -> None:

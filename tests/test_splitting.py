@@ -165,3 +165,17 @@ def test_reconstruction_wants_numbers():
     assert (spec.task, spec.num_outputs, spec.class_names) == (Task.RECONSTRUCTION, spec.num_features, ())
     with pytest.raises(ConfigError, match="has tokens"):
         splitting.reconstruction(DataSpec("text", Task.CLASSIFICATION, Kind.TOKENS, (5,), 2))
+
+
+def test_constant_features_are_centred_and_small_ones_scaled():
+    def part(third: float) -> Arrays:
+        values = torch.arange(12.0) - third
+        return Arrays(torch.stack([values, values * 1e-9, torch.full((12,), third)], 1), values[:, None] * 1e-9)
+
+    spec = DataSpec("toy", Task.REGRESSION, Kind.VECTOR, (3,), 1)
+    done = splitting.complete(Splits(part(0.1), spec, part(1.1), part(1.1)))
+    assert torch.allclose(done.train.inputs[:, 0], done.train.inputs[:, 1])
+    assert torch.allclose(done.train.targets[:, 0], done.train.inputs[:, 0])
+    assert torch.allclose(done.train.inputs[:, 2], torch.zeros(12), atol=1e-7)
+    assert torch.allclose(done.val.inputs[:, 2], torch.ones(12))
+    assert splitting.channel_statistics(torch.full((3, 1, 2, 2), 7, dtype=torch.uint8)) == ((7 / 255,), (1.0,))
