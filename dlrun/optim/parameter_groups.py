@@ -46,21 +46,22 @@ def parameter_groups(
         `rules.split_hidden`; all values but the parameters are plain.
     Raises: ConfigError if a pattern matches no parameter; ContractError if there is nothing to train.
     """
-    every = named_parameters(model)
+    places = _places(model)
+    every = _once(places)
     trainable = [item for item in every if item.parameter.requires_grad]
     if not trainable:
         raise ContractError(f"{type(model).__name__} has no trainable parameters: unfreeze some or only evaluate it")
     _refuse_unmatched("no_decay", [entry for entry in rules.no_decay if entry not in KINDS], every)
     _refuse_unmatched("lr_factors", rules.lr_factors, every)
-    distances = layer_distances(every)
-    hidden = _hidden(every)
+    distances = layer_distances(places)
+    hidden = _hidden(places)
     groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
     for item in trainable:
         factor = next((float(f) for pattern, f in rules.lr_factors.items() if matches(item.name, pattern)), 1.0)
         if rules.layer_decay is not None:
             factor *= rules.layer_decay ** distances[item.name]
         decay = 0.0 if _is_excluded(item, rules) else float(weight_decay)
-        is_hidden = rules.split_hidden and item.name in hidden
+        is_hidden = rules.split_hidden and id(item.parameter) in hidden
         key = (is_hidden, decay, factor)
         if key not in groups:
             name = _group_name(is_hidden, decay, factor, tells_decay=weight_decay > 0)
@@ -72,11 +73,23 @@ def parameter_groups(
 
 def named_parameters(model: nn.Module) -> list[Named]:
     """All parameters of `model` with their kinds, in the order of `model.named_parameters()`, shared ones once."""
+    return _once(_places(model))
+
+
+def _places(model: nn.Module) -> list[Named]:
+    """The parameters at every place where the model has them: tied weights have two, which counts for what is last."""
+    return [
+        Named(f"{path}.{leaf}" if path else leaf, parameter, _kinds(module, leaf, parameter))
+        for path, module in model.named_modules(remove_duplicate=False)
+        for leaf, parameter in module.named_parameters(recurse=False)
+    ]
+
+
+def _once(places: Iterable[Named]) -> list[Named]:
+    """Each parameter at its first place."""
     found: dict[int, Named] = {}
-    for path, module in model.named_modules():
-        for leaf, parameter in module.named_parameters(recurse=False):
-            name = f"{path}.{leaf}" if path else leaf
-            found.setdefault(id(parameter), Named(name, parameter, _kinds(module, leaf, parameter)))
+    for item in places:
+        found.setdefault(id(item.parameter), item)
     return list(found.values())
 
 
@@ -98,18 +111,18 @@ def decayed_parameters(model: nn.Module, rules: ParameterGroups) -> list[nn.Para
 
 
 def last_layer(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the layer nearest to the output; see `layer_distances`."""
-    every = named_parameters(model)
-    distances = layer_distances(every)
-    return [item.parameter for item in every if distances[item.name] == 0]
+    """The parameters of the layer nearest to the output, tied ones too; see `layer_distances`."""
+    places = _places(model)
+    distances = layer_distances(places)
+    return [item.parameter for item in _once(item for item in places if distances[item.name] == 0)]
 
 
 def layer_distances(parameters: Iterable[Named]) -> dict[str, int]:
     """How many layers lie between each parameter and the output; the last layer has distance 0.
 
-    Layers are counted in order of first appearance. A numbered entry of a container is one layer with all that it
-    holds (`blocks.3`, `layer1.0`); elsewhere it is the module that owns the parameter. Layers without a matrix
-    (normalisation, layer scales) belong to the layer before them.
+    Layers are counted in order of first appearance; tied weights are in two, by two names. A numbered entry of a
+    container is one layer with all that it holds (`blocks.3`, `layer1.0`); elsewhere it is the module that owns the
+    parameter. Layers without a matrix (normalisation, layer scales) belong to the layer before them.
 
     Source: BEiT's layer-wise learning rate decay (Bao et al. 2022, arXiv:2106.08254, appendix), whose layers are the
     embedding, the blocks and the head.
@@ -139,9 +152,16 @@ def _kinds(module: nn.Module, leaf: str, parameter: nn.Parameter) -> frozenset[s
         kinds.add("norm")
     if isinstance(module, EMBEDDINGS) or "embed" in leaf:
         kinds.add("embedding")
-    if "bias" in leaf.split("_") or (parameter.ndim <= 1 and not kinds):
+    if "bias" in leaf.split("_") or (_is_vector(module, leaf, parameter) and not kinds):
         kinds.add("bias")  # also bias_hh_l0, in_proj_bias
     return frozenset(kinds)
+
+
+def _is_vector(module: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
+    """Whether it has one axis, others being there to broadcast: a layer scale (C, 1, 1), a class token (1, 1, C)."""
+    if "weight" in leaf or isinstance(module, ParametrizationList):  # a kernel (C, 1, 1) is one all the same
+        return parameter.ndim <= 1
+    return parameter.ndim <= 1 or (parameter.ndim > 2 and sum(size > 1 for size in parameter.shape) <= 1)
 
 
 def _is_gain(module: nn.Module, leaf: str) -> bool:
@@ -151,10 +171,11 @@ def _is_gain(module: nn.Module, leaf: str) -> bool:
     return NORM_CLASS.search(type(next(module.children())).__name__) is not None
 
 
-def _hidden(parameters: Iterable[Named]) -> set[str]:
-    """Names of the matrices that are neither the first of the model, nor the last, nor embeddings."""
-    inner = [item for item in parameters if item.is_matrix][1:-1]
-    return {item.name for item in inner if "embedding" not in item.kinds}
+def _hidden(places: Iterable[Named]) -> set[int]:
+    """Ids of the matrices that are neither the first of the model, nor the last, nor embeddings, at any place."""
+    matrices = [item for item in places if item.is_matrix]
+    outer = [*matrices[:1], *matrices[-1:], *(item for item in matrices if "embedding" in item.kinds)]
+    return {id(item.parameter) for item in matrices} - {id(item.parameter) for item in outer}
 
 
 def _is_excluded(item: Named, rules: ParameterGroups) -> bool:

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from dlrun.errors import ConfigError, ContractError
-from dlrun.optim.parameter_groups import layer_distances, named_parameters, parameter_groups
+from dlrun.optim.parameter_groups import last_layer, layer_distances, named_parameters, parameter_groups
 from dlrun.optim.rules import ParameterGroups
 
 
@@ -163,3 +163,23 @@ def test_hidden_matrices_are_neither_first_nor_last_nor_embeddings():
 def test_groups_hold_plain_values():
     for group in parameter_groups(Net(), lr=1, weight_decay=0.1, rules=ParameterGroups(lr_factors={"head": 2})):
         assert {type(value) for key, value in group.items() if key != "params"} <= {int, float, str, bool}
+
+
+def test_the_last_layer_of_tied_weights_is_the_output():
+    model = Net()
+    model.head = nn.Linear(4, 5)
+    model.head.weight = model.embed.weight
+    assert groups(model, weight_decay=0.0, split_hidden=True)["hidden"][2] == [
+        "blocks.0.linear.weight", "blocks.1.linear.weight",
+    ]  # fmt: skip
+    assert [id(p) for p in last_layer(model)] == [id(model.embed.weight), id(model.head.bias)]
+    rates = {name: rate for rate, _, names in groups(model, layer_decay=0.5).values() for name in names}
+    assert (rates["blocks.1.linear.weight"], rates["head.bias"], rates["embed.weight"]) == (0.5, 1.0, 0.125)
+
+
+def test_vectors_with_axes_to_broadcast_are_no_matrices():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 1), nn.Conv2d(4, 1, 1), nn.Linear(1, 2))
+    model.class_token, model[1].layer_scale = nn.Parameter(torch.zeros(1, 1, 4)), nn.Parameter(torch.ones(4, 1, 1))
+    assert {"class_token", "1.layer_scale"} <= set(groups(model)["no_decay"][2])
+    found = groups(model, weight_decay=0.0, split_hidden=True)["hidden"][2]
+    assert found == ["1.weight", "2.weight"]  # one row, and matrices all the same
