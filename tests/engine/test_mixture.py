@@ -124,3 +124,14 @@ def test_dropout_acts_within():
     with dropout_active(model):
         assert set(model(x).tolist()) == {0.0, 2.0}
     assert torch.equal(model(x), x)
+
+
+def test_dropout_acts_in_torchs_fused_layers_too():
+    model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True).eval()
+    x = torch.randn(2, 3, 8)
+    with torch.inference_mode():
+        with dropout_active(model) as count:
+            assert count == 4
+            assert not torch.equal(model(x), model(x))
+        assert torch.equal(model(x), model(x))
+    assert torch.backends.mha.get_fastpath_enabled()
