@@ -26,7 +26,7 @@ class Freezing:
     def __init__(self, model: nn.Module, thaw_steps: Mapping[str, int | None]) -> None:
         self.model = model
         self._thaw_steps: dict[nn.Parameter, int | None] = {}
-        named = list(model.named_parameters())
+        named = list(model.named_parameters(remove_duplicate=False))  # tied weights by either name
         for pattern, step in thaw_steps.items():
             matched = [parameter for name, parameter in named if matches(name, pattern)]
             if not matched:

@@ -79,3 +79,10 @@ def test_mistakes_are_named(thaws, message):
 def test_everything_may_be_frozen():
     Freezing(net := Net(), {"*": None}).at(0)
     assert not learning(net)
+
+
+def test_tied_weights_go_by_either_name():
+    net = nn.ModuleDict({"embed": nn.Embedding(5, 4), "body": nn.Linear(4, 4), "head": nn.Linear(4, 5)})
+    net["head"].weight = net["embed"].weight
+    Freezing(net, {"*": None, "head": 0}).at(0)
+    assert learning(net) == {"embed.weight", "head.bias"}
