@@ -1,7 +1,6 @@
-"""The running statistics of batch norms: left alone by one forward pass, or measured anew over a whole data set."""
+"""The running statistics of batch norms measured anew over a whole data set."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +11,22 @@ from dlrun.engine.precision import Precision
 from dlrun.optim.averaging import WeightAverage
 
 
-@contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Within the context norms in training mode normalise as always, and do not move their running statistics."""
-    norms = [norm for norm in _with_statistics(model) if norm.training]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        # Batch norm then leaves them out; instance norm would not, but moves them by nothing.
-        norm.track_running_stats, norm.momentum = False, 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.track_running_stats, norm.momentum = True, momentum
-
-
 @torch.no_grad()
-def recompute_statistics(model: nn.Module, batches: Iterable[Batch], precision: Precision) -> None:
+def recompute_statistics(
+    model: nn.Module, batches: Iterable[Batch], precision: Precision, live: nn.Module | None = None
+) -> None:
     """Set the running mean and variance of each norm to their averages over `batches`, weighted by size.
 
     As torch.optim.swa_utils.update_bn, but with dropout off, so that nothing is drawn from the generators of training,
     and with a smaller last batch counting less. One of a single example, which has no variance, is left out.
     Does nothing to a model without such norms.
+
+    Args:
+        live: the model in training of which `model` is an average. Norms that are in evaluation mode there, being
+            frozen, keep their statistics, which are what the layers behind them have learnt with.
     """
-    norms = _with_statistics(model)
+    pairs = zip(_with_statistics(model), _with_statistics(live or model), strict=True)
+    norms = [norm for norm, theirs in pairs if live is None or theirs.training]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
@@ -76,7 +67,7 @@ class EvaluateAverage:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         if model is self.average.module:
-            recompute_statistics(model, self.batches(), self.precision)
+            recompute_statistics(model, self.batches(), self.precision, self.average.model)
         return self.evaluate(model)
 
 

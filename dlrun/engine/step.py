@@ -10,8 +10,8 @@ from dlrun.contracts import Batch, Metric, Optimizer
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.objective import Objective, Shares
 from dlrun.engine.precision import Precision
-from dlrun.engine.statistics import statistics_kept
 from dlrun.errors import ConfigError
+from dlrun.layers.buffers import buffers_kept
 from dlrun.optim.averaging import WeightAverage
 from dlrun.optim.gradients import GradientTransform, gradient_norm
 from dlrun.optim.lookahead import Lookahead
@@ -91,7 +91,7 @@ class TrainStep:
         else:
             loss = self._gradients(batch, self.metrics)
             if self.sam is not None:
-                with self.sam.climbed(), statistics_kept(self.model):
+                with self.sam.climbed(), buffers_kept(self.model):
                     self._gradients(batch, ())
             self._transform_gradients()
             self._update()

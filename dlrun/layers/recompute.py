@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from dlrun.layers.buffers import buffers_kept
 
 
 def recomputed(function: Callable[..., Tensor], module: nn.Module, *inputs: Tensor) -> Tensor:
@@ -27,19 +29,6 @@ def recomputed(function: Callable[..., Tensor], module: nn.Module, *inputs: Tens
         return function(*inputs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _buffers_kept(module)
+        return nullcontext(), buffers_kept(module)
 
     return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
-
-
-@contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Whatever `module` writes into its buffers in here goes into copies."""
-    owners = [(owner, owner._buffers) for owner in module.modules() if owner._buffers]
-    for owner, buffers in owners:
-        owner._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()}
-    try:
-        yield
-    finally:
-        for owner, buffers in owners:
-            owner._buffers = buffers
