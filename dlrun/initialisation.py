@@ -1,7 +1,8 @@
 """How a model's weights start: functions that change a model in place, with PyTorch's global generator alone.
 
-Each fills the weights of linear, convolutional and recurrent layers and of attention, gate by gate and group by group
-where one tensor holds several matrices, and sets their biases to zero. Norms and embeddings keep what they have.
+Each fills the weights of linear, convolutional and recurrent layers and of attention, matrix by matrix where one tensor
+holds several (gates, groups, queries and keys and values), and sets their biases to zero. Norms and embeddings keep
+what they have.
 With weight norm, w = g · v / ‖v‖, it is v that is filled, and g becomes ‖v‖, so that w is what was drawn.
 """
 
@@ -22,6 +23,8 @@ from dlrun.contracts import PositiveFloat
 from dlrun.errors import ConfigError
 
 Distribution = Literal["uniform", "normal"]
+
+JOINED = {"qkv": 3, "key_value": 2, "gate_value": 2}  # linear layers, by name, that are several in one product
 
 
 def default(model: nn.Module) -> None:
@@ -93,11 +96,13 @@ def weights(model: nn.Module) -> Iterator[Tensor]:
     Of a weight-normed layer it is v, the direction.
     """
     seen: set[int] = set()
-    for module in model.modules():
+    for path, module in model.named_modules():
+        parts = JOINED.get(path.rpartition(".")[2], 1) if isinstance(module, nn.Linear) else 1
         for name, parameter in _owned(module).items():
             if "weight" in name and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield from _matrices(module, name, parameter)
+                for matrix in _matrices(module, name, parameter):
+                    yield from matrix.chunk(parts)
 
 
 def _owned(module: nn.Module) -> dict[str, Tensor]:

@@ -199,3 +199,15 @@ def test_from_checkpoint_refuses_what_holds_no_weights(tmp_path):
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         init.from_checkpoint(model, path=str(tmp_path / "text.pt"))
+
+
+def test_joined_linear_layers_are_filled_part_by_part():
+    model = nn.ModuleDict({"qkv": nn.Linear(64, 192), "key_value": nn.Linear(64, 128), "other": nn.Linear(64, 192)})
+    init.orthogonal(model)
+    for name, parts in (("qkv", 3), ("key_value", 2)):
+        for part in model[name].weight.chunk(parts):
+            torch.testing.assert_close(part @ part.T, torch.eye(64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model["other"].weight.T @ model["other"].weight, torch.eye(64), atol=1e-5, rtol=0)
+    init.xavier(model)
+    assert model["qkv"].weight.var().item() == pytest.approx(2 / 128, rel=0.05)
+    assert model["other"].weight.var().item() == pytest.approx(2 / 256, rel=0.05)
