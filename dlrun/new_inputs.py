@@ -28,7 +28,7 @@ def read_inputs(given: Sequence[str], spec: DataSpec, data: Mapping[str, Any]) -
     if spec.kind is Kind.IMAGE:
         return read_images(given, spec)
     if spec.kind is Kind.VECTOR and spec.columns:
-        return read_tables(given, spec)
+        return read_tables(given, spec, data)
     if spec.kind is Kind.SEQUENCE and spec.task is Task.FORECASTING and spec.columns:
         return read_series(given, spec, data)
     if spec.kind is Kind.TOKENS and spec.task is Task.CLASSIFICATION and spec.vocabulary:
@@ -49,13 +49,13 @@ def read_images(given: Sequence[str], spec: DataSpec) -> tuple[list[str], Tensor
     return [str(file) for file in files], torch.stack([read_image(file, spec) for file in files])
 
 
-def read_tables(given: Sequence[str], spec: DataSpec) -> tuple[list[str], Tensor]:
-    """Rows of CSV files: (N, F) float32."""
+def read_tables(given: Sequence[str], spec: DataSpec, data: Mapping[str, Any]) -> tuple[list[str], Tensor]:
+    """Rows of CSV files, read as the training table was: (N, F) float32."""
     labels, parts = [], []
     for path in existing(given):
         if path.is_dir():
             raise DataError(f"{path} is a folder; data={spec.name} has rows of a table: give CSV files.")
-        rows = read_rows(path)
+        rows = read_rows(path, delimiter_of(data))
         labels += [f"{path}:{number}" for number in range(1, len(rows) + 1)]
         try:
             parts.append(encode_rows(rows, spec.columns))
@@ -66,10 +66,15 @@ def read_tables(given: Sequence[str], spec: DataSpec) -> tuple[list[str], Tensor
 
 def read_series(given: Sequence[str], spec: DataSpec, data: Mapping[str, Any]) -> tuple[list[str], Tensor]:
     """The last rows of CSV files, read as the training series was: (N, T, F) float32."""
-    paths, forward, delimiter = existing(given), data.get("missing") == "forward", data.get("delimiter") or ","
-    delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
+    paths, forward, delimiter = existing(given), data.get("missing") == "forward", delimiter_of(data)
     windows = [encode_window(path, spec, fill_forward=forward, delimiter=delimiter) for path in paths]
     return list(map(str, paths)), torch.cat(windows)
+
+
+def delimiter_of(data: Mapping[str, Any]) -> str:
+    """What stands between the cells of the run's own tables; a comma where there are none."""
+    delimiter = str(data.get("delimiter") or ",")
+    return "\t" if delimiter in ("tab", "\\t") else delimiter
 
 
 def read_classified(given: Sequence[str], spec: DataSpec) -> tuple[list[str], Tensor]:

@@ -19,6 +19,7 @@ from dlrun.inputs import (
     read_rows,
     read_table,
 )
+from dlrun.new_inputs import read_inputs
 
 RNG = np.random.default_rng(0)
 
@@ -229,3 +230,11 @@ def test_rows_that_a_forecast_cannot_be_made_from(text: str, message: str, tmp_p
 def test_only_series_have_windows(tmp_path: Path):
     with pytest.raises(DataError, match=r"data=pictures has images of shape \(3, 8, 8\), not rows of a series"):
         encode_window(tmp_path / "new.csv", image_spec(3, 8, 8))
+
+
+@pytest.mark.parametrize(("setting", "delimiter"), [(",", ","), (";", ";"), ("tab", "\t")])
+def test_new_rows_have_the_delimiter_of_the_table_trained_on(tmp_path: Path, setting: str, delimiter: str):
+    (tmp_path / "new.csv").write_text(f"a{delimiter}b\n1{delimiter}2\n")
+    spec = DataSpec("rows", Task.CLASSIFICATION, Kind.VECTOR, (2,), 2, columns=(Column("b"), Column("a")))
+    _, inputs = read_inputs([str(tmp_path / "new.csv")], spec, {"delimiter": setting})
+    assert inputs.tolist() == [[2.0, 1.0]]
