@@ -54,7 +54,7 @@ def cross_entropy(
     """
     _require_task("cross_entropy", spec, CLASSES)
     if class_weights is None and focal_gamma == 0 and spec.task is not Task.SEQUENCE_TO_SEQUENCE:
-        return CrossEntropy(label_smoothing)
+        return (TokenCrossEntropy if spec.task is Task.LANGUAGE_MODELLING else CrossEntropy)(label_smoothing)
     weights = _balanced(spec, class_counts) if class_weights == "balanced" else class_weights
     if weights is not None and len(weights) != spec.num_outputs:
         raise ContractError(
@@ -159,6 +159,13 @@ class CrossEntropy(nn.Module):
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         outputs, targets = _rows(outputs, targets)
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+
+
+class TokenCrossEntropy(CrossEntropy):
+    """Its mean is over the tokens that count."""
+
+    def weight(self, targets: Tensor) -> Tensor:
+        return (targets != IGNORED).sum()
 
 
 class WeightedCrossEntropy(nn.Module):

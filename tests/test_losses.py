@@ -119,7 +119,9 @@ def test_sequences_of_tokens_count_each_token_and_skip_the_ignored():
     loss = losses.cross_entropy(spec(Task.SEQUENCE_TO_SEQUENCE))
     torch.testing.assert_close(loss(logits, targets), expected)
     assert loss.weight(targets).item() == 3 * 7 - 3
-    torch.testing.assert_close(losses.cross_entropy(spec(Task.LANGUAGE_MODELLING))(logits, targets), expected)
+    language = losses.cross_entropy(spec(Task.LANGUAGE_MODELLING))
+    torch.testing.assert_close(language(logits, targets), expected)
+    assert language.weight(targets).item() == 3 * 7 - 3
     weighted = losses.cross_entropy(spec(Task.SEQUENCE_TO_SEQUENCE), class_weights=WEIGHTS, label_smoothing=0.1)
     flat = F.cross_entropy(
         logits.reshape(-1, K), targets.reshape(-1), weight=torch.tensor(WEIGHTS), label_smoothing=0.1
