@@ -26,6 +26,7 @@ from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
 from dlrun.errors import ConfigError
+from dlrun.examples import TextWindows
 from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
 from dlrun.optim.lookahead import Lookahead
@@ -200,7 +201,7 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     batch_size = data.batch_size * a.settings.accumulate
     prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
     train, seed = a.splits.train, a.config["seed"]
-    refuse_broken_carry(a.model, data, a.settings)
+    refuse_broken_carry(a.model, train, data, a.settings)
     order = make_order(data.order, train, batch_size, seed, data.curriculum_epochs)
     if _resident(a.splits, data, a.device):
         train, prepare = normalise_ahead(train.to(a.device), prepare)
@@ -208,7 +209,7 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     return StreamingLoader(train, batch_size, order, prepare, a.device, data.drop_last, seed, data.workers)
 
 
-def refuse_broken_carry(model: nn.Module, data: schema.Data, settings: schema.Trainer) -> None:
+def refuse_broken_carry(model: nn.Module, train: Examples, data: schema.Data, settings: schema.Trainer) -> None:
     """A model that carries its state from batch to batch (`carried`) must see batches that continue one another."""
     if getattr(model, "carried", None) is None:
         return
@@ -221,6 +222,11 @@ def refuse_broken_carry(model: nn.Module, data: schema.Data, settings: schema.Tr
         raise ConfigError(
             f"model.carry=true needs trainer.accumulate=1, got {settings.accumulate}: micro-batches do not "
             "continue one another."
+        )
+    if isinstance(train, TextWindows) and bool((train.starts.diff() < train.length).any()):
+        raise ConfigError(
+            "model.carry=true takes up a text where the batch before left it, but windows of the training text "
+            "overlap, so that the state has seen what is to be predicted: leave data.stride and data.bootstrap at null."
         )
 
 

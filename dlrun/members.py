@@ -72,7 +72,8 @@ def require_same_task(one: Assembly, other: Assembly, split: str, who: str) -> N
     ignored = OF_TRAINING if split != "train" else set()
     ours, theirs = ({key: value for key, value in a.config["data"].items() if key not in ignored} for a in (one, other))
     changed = differences(ours, theirs, "data")
-    if changed or split == "train":
+    # Stored inputs that another bootstrap has scaled are the same examples, but as targets they are others.
+    if changed or split == "train" or one.spec.task is Task.RECONSTRUCTION:
         raise UsageError(
             f"{who} cannot be evaluated together: their {split} splits hold other examples "
             f"({'; '.join(changed) or 'other data'}); train them on the same data and split (data.split_seed)."

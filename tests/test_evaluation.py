@@ -3,18 +3,21 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import dlrun
-from dlrun import evaluation
+from dlrun import evaluation, splitting
 from dlrun.assembly import assemble
 from dlrun.cli import main
+from dlrun.contracts import Arrays, DataSpec, Kind, Splits, Task
 from dlrun.engine import checkpoint
 from dlrun.errors import UsageError
 from dlrun.evaluation import bleu, evaluate
+from dlrun.members import require_same_task
 from dlrun.metrics import SCORES
 from dlrun.runs.directory import RunDirectory
 
@@ -220,3 +223,17 @@ def test_bleu_is_the_geometric_mean_of_matching_runs():
     )
     # A text of 6 words for one of 8 that begins with them is right in all it says, and cut down for what it leaves out.
     assert bleu(["a b c d e f"], ["a b c d e f g h"]) == pytest.approx(100 * math.exp(1 - 8 / 6))
+
+
+def test_reconstructions_on_different_scales_are_not_mixed():
+    def bagged(bootstrap: int) -> SimpleNamespace:
+        raw = Splits(
+            Arrays(torch.arange(80.0).view(40, 2), torch.arange(40) % 2),
+            DataSpec("v", Task.CLASSIFICATION, Kind.VECTOR, (2,), 2),
+        )
+        splits = splitting.complete(raw, bootstrap=bootstrap, reconstruct=True)
+        return SimpleNamespace(spec=splits.spec, splits=splits, config={"data": {"bootstrap": bootstrap}})
+
+    require_same_task(bagged(1), bagged(1), "test", "runs 1 and 2")
+    with pytest.raises(UsageError, match="their test splits hold other examples"):
+        require_same_task(bagged(1), bagged(2), "test", "runs 1 and 2")
