@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,18 +40,38 @@ INPUTS = {
     "20 of 100 words to 20 of 30 characters": DataSpec(
         "pairs", Task.SEQUENCE_TO_SEQUENCE, Kind.TOKENS, (20,), 30, vocabulary_size=100, padding=0, target_length=20
     ),
+    "1024 of 50257 byte pairs, next": DataSpec(
+        "text", Task.LANGUAGE_MODELLING, Kind.TOKENS, (1024,), 50257, vocabulary_size=50257
+    ),
+    "100 of 37000 byte pairs to 100": DataSpec(
+        "pairs",
+        Task.SEQUENCE_TO_SEQUENCE,
+        Kind.TOKENS,
+        (100,),
+        37000,
+        vocabulary_size=37000,
+        padding=0,
+        target_length=100,
+    ),
+}
+FIRST = {
+    "gpt": "64 of 65 characters, next",
+    "llama": "64 of 65 characters, next",
+    "transformer": "64 of 65 characters, next",
+    "char_lstm": "64 of 65 characters, next",
+    "gpt2": "1024 of 50257 byte pairs, next",
+    "transformer_base": "100 of 37000 byte pairs to 100",
 }
 IMAGENET = re.compile(
-    r"resnet(18|34|50|101|152|50d)$|resnext50|densenet(121|169|201)|alexnet|vgg|mobilenet|vit_b|torchvision|timm"
+    r"resnet(18|34|50|101|152|50d)$|resnext50|densenet(121|169|201)|alexnet|googlenet|vgg|mobilenet|vit_b|torchvision|timm"
 )
 CIFAR = re.compile(r"cnn|resnet|densenet|inception|separable|mixer")
 
 
 def usual(model: str) -> list[str]:
     """The names of the inputs to try, the usual one first."""
-    first = "ImageNet" if IMAGENET.search(model) else "CIFAR-10" if CIFAR.search(model) else "MNIST"
-    if "gpt" in model or "char" in model:
-        first = "64 of 65 characters, next"
+    by_name = "ImageNet" if IMAGENET.search(model) else "CIFAR-10" if CIFAR.search(model) else "MNIST"
+    first = FIRST.get(model, by_name)
     return [first, *(name for name in INPUTS if name != first)]
 
 
@@ -58,32 +79,35 @@ def measure(model: str) -> tuple[str, int, int] | None:
     """(input, parameters, multiply-adds), None for a wrapper of an absent library."""
     config = compose([f"model={model}"]).config
     for name in usual(model):
-        spec = INPUTS[name]
-        shape = (1, *spec.shape)
         try:
-            with torch.device("meta"):
-                built = build.build_model({**config, "init": None}, spec)
-                made = torch.zeros(shape, dtype=torch.long if spec.kind is Kind.TOKENS else torch.float32)
-                targets = torch.zeros(1)
-                both = (made, torch.zeros(1, spec.target_length, dtype=torch.long))
-                inputs = both if spec.task is Task.SEQUENCE_TO_SEQUENCE else made
-                counted = planning.multiply_adds(built, Batch(inputs, targets))
+            return name, *count(config, INPUTS[name], "meta")
+        except NotImplementedError:  # packed sequences want to know the lengths
+            return name, *count(config, INPUTS[name], "cpu")
         except ContractError as error:
             print(f"{model} with {name}: {error}", file=sys.stderr)
-            continue
-        return name, sum(p.numel() for p in built.parameters()), counted
     return None
 
 
+def count(config: dict[str, Any], spec: DataSpec, device: str) -> tuple[int, int]:
+    """(parameters, multiply-adds) of the model for one example."""
+    with torch.device(device):
+        built = build.build_model({**config, "init": None}, spec)
+        kind = torch.long if spec.kind is Kind.TOKENS else torch.float32
+        given = torch.ones(1, *spec.shape, dtype=kind)
+        both = (given, torch.ones(1, spec.target_length, dtype=torch.long))
+        batch = Batch(both if spec.task is Task.SEQUENCE_TO_SEQUENCE else given, torch.zeros(1))
+        return sum(p.numel() for p in built.parameters()), planning.multiply_adds(built, batch)
+
+
 def source(model: str) -> str:
-    """The head of the model's YAML."""
+    """The first sentence at the head of the model's YAML."""
     lines = (CONF / "model" / f"{model}.yaml").read_text().splitlines()
     head = []
     for line in lines:
         if not line.startswith("#"):
             break
         head.append(line.removeprefix("#").strip())
-    return " ".join(head)
+    return re.split(r"[.:;] ", " ".join(head))[0].removesuffix(".")
 
 
 def main(page: Path) -> None:
