@@ -203,4 +203,5 @@ def _read_columns(path: Path, title: str, text: str, label: str, delimiter: str)
 
 def _in_order(names: set[str]) -> tuple[str, ...]:
     """Classes by number where all are numbers, else by alphabet."""
-    return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+    # Sorted twice: 1 and 01 are equal as numbers, and the order of a set is another in each process.
+    return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))

@@ -223,3 +223,10 @@ def test_reviews_are_read_as_they_were_published_too(reviews: Path, tmp_path: Pa
         (tmp_path / "rt-polarity" / name).write_bytes(text.encode("cp1252"))
     here, there = (rt_polarity(root=str(root), **TOKENS).train for root in (reviews, tmp_path))
     assert here.texts == there.texts
+
+
+def test_classes_of_equal_number_have_an_order_too(tmp_path: Path):
+    names = [f"{'0' * zeros}1" for zeros in range(6)]
+    for name in [*names, "0"]:
+        (tmp_path / f"{name}.txt").write_text("a text\nanother text\n")
+    assert load(tmp_path).spec.class_names == ("0", *sorted(names))
