@@ -51,7 +51,8 @@ def seq2seq(
         dropout: probability of zeroing an embedded token, a connection between layers, or an input of the output layer.
         teacher_forcing: probability with which a training decoder reads the right token before; else its own likeliest
             one (scheduled sampling, arXiv:1506.03099). 1 trains all time steps at once.
-        sampling_steps: training batches in which that probability falls linearly from 1; 0: it holds from the start.
+        sampling_steps: training batches (of trainer.accumulate, micro-batches) in which that probability falls linearly
+            from 1; 0: it holds from the start.
 
     Raises:
         ContractError for any other task.
