@@ -208,7 +208,7 @@ def test_shapes_that_would_broadcast_are_refused():
     ("task", "name"),
     [
         (Task.CLASSIFICATION, "CrossEntropy"),
-        (Task.LANGUAGE_MODELLING, "WeightedCrossEntropy"),
+        (Task.LANGUAGE_MODELLING, "TokenCrossEntropy"),
         (Task.SEQUENCE_TO_SEQUENCE, "WeightedCrossEntropy"),
         (Task.MULTILABEL, "BinaryCrossEntropy"),
         (Task.REGRESSION, "Elementwise"),
