@@ -29,7 +29,8 @@ def tcn(
     """Residual blocks of causal convolutions whose dilation grows from block to block, and a linear output.
 
     Reads sequences (B, T, F), images (B, C, H, W) as the sequence of their rows, and tokens (B, T), whose padding has
-    no influence but on the statistics of norm=batch. Outputs (B, spec.num_outputs), without softmax; for language modelling (B, T, spec.num_outputs).
+    no influence but on the statistics of norm=batch. Outputs (B, spec.num_outputs), without softmax; for language
+    modelling (B, T, spec.num_outputs).
     An output depends on the 1 + 2 (kernel_size - 1) Σ dilation_base^i time steps up to its own, i from 0: 3061 with
     the default values. Source: Bai et al. 2018 (arXiv:1803.01271).
 
