@@ -15,6 +15,7 @@ from dlrun.config import schema
 from dlrun.contracts import Augment, DataSpec, Examples, Splits
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
+from dlrun.engine.capture import Advance, CapturedStep, EagerStep, obstacle
 from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.freezing import Freezing
@@ -103,6 +104,7 @@ def prepare_training(
     record: Callable[[dict[str, Any]], None],
     callbacks: Sequence[Callback],
     teacher: nn.Module | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Training:
     """The training of an assembly, before its first step. One in which nothing can learn has no steps.
 
@@ -110,6 +112,7 @@ def prepare_training(
         record: receives each record.
         callbacks: beside those that `trainer` asks for; called between them and the checkpoints.
         teacher: on the device, for `trainer.distill`.
+        warn: receives what the user should know, a sentence each.
     """
     settings, data = a.settings, build.data_settings(a.config)
     stopping = settings.early_stopping
@@ -150,6 +153,7 @@ def prepare_training(
     return Training(
         train_step=step,
         loader=loader,
+        advance=build_advance(settings, step, loader, a.device, warn),
         validate=validate,
         metrics=step.metrics,
         callbacks=CallbackList([*own, *callbacks, *build.build_callbacks(a.config), saving]),
@@ -194,6 +198,24 @@ def build_step(
         freezing=freezing,
         metrics=build.build_metrics(a.spec, training=True),
     )
+
+
+def build_advance(
+    settings: schema.Trainer, step: TrainStep, loader: Loader, device: torch.device, warn: Callable[[str], None]
+) -> Advance:
+    """Steps by CUDA graphs, where `trainer.graph` and the parts allow it, else operation by operation.
+
+    Raises: ConfigError if graphs are asked for and cannot be had.
+    """
+    if settings.graph is False or (settings.graph == "auto" and device.type != "cuda"):
+        return EagerStep(step, loader)
+    reason = obstacle(step) if device.type == "cuda" else f"they need a CUDA device, and training is on {device.type}"
+    if not reason:
+        return CapturedStep(step, loader, device, warn)
+    if settings.graph is True:
+        raise ConfigError(f"trainer.graph=true: steps cannot be captured in a CUDA graph: {reason}; use auto.")
+    warn(f"Steps are not captured in a CUDA graph, which makes small models slower: {reason}.")
+    return EagerStep(step, loader)
 
 
 def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> Loader:

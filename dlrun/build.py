@@ -237,6 +237,7 @@ def parameter_rules(config: Part) -> ParameterGroups:
 def build_optimizer(config: Part, model: nn.Module) -> Any:
     """The optimizer over parameter groups that follow `optimizer.param_groups`; fused where torch has it.
 
+    On a CUDA device its learning rates are tensors there, if it takes them so, for its steps to be captured in a graph.
     For a model in which nothing learns, one without parameters that is never asked for a step.
     """
     if not any(p.requires_grad for p in model.parameters()):
@@ -252,7 +253,13 @@ def build_optimizer(config: Part, model: nn.Module) -> Any:
         for group in groups:
             group.pop("weight_decay")
     extra = {"fused": True} if _can_fuse(parameters, node, model) else {}
+    on_cuda = all(p.device.type == "cuda" for p in model.parameters())
+    if on_cuda and "capturable" in parameters and node.get("capturable") is None and not node.get("differentiable"):
+        extra["capturable"] = True
     optimizer = _call("optimizer", node, factory, groups, **extra)
+    if on_cuda and ("capturable" in extra or (isinstance(optimizer, torch.optim.SGD) and "fused" in extra)):
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
     if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
         raise ContractError(f"optimizer={node['_target_']} gives no optimizer but {type(optimizer).__name__}.")
     return optimizer

@@ -106,7 +106,9 @@ class Session:
         self.loggers: list[Logger] = []
         self.log: MetricsLog | None = None
         self.saved_best: int | None = None
-        self.training: Training = assembly.prepare_training(a, self.record, [_Report(console)], load_teacher(a))
+        self.training: Training = assembly.prepare_training(
+            a, self.record, [_Report(console)], load_teacher(a), console.warn
+        )
         self.training.save, self.training.save_weights = self.save, self.save_weights
         self.best = next(c for c in self.training.callbacks.callbacks if isinstance(c, BestWeights))
 

@@ -116,6 +116,7 @@ class Trainer:
     device: str = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     compile: bool = False
+    graph: bool | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
     eval_every: Duration = "1ep"
     log_every: PositiveInt = 50

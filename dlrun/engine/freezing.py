@@ -15,6 +15,9 @@ class Freezing:
     parameters are frozen is in evaluation mode as a whole: it extracts features, with the running statistics of its
     norms as they are and without dropout.
 
+    Attributes:
+        phase: how many of the changes that are to come have come.
+
     Args:
         thaw_steps: pattern -> optimizer step from which the parameters learn, None for never. A pattern is a glob over
             parameter names or the name of a module; of those that match a parameter, the last one counts. Parameters
@@ -37,6 +40,7 @@ class Freezing:
             self._thaw_steps |= dict.fromkeys(matched, step)
         self._changes = {step for step in self._thaw_steps.values() if step}
         self._applied: int | None = None
+        self.phase = 0
         self._asleep: list[nn.Module] = []
         for parameter, step in self._thaw_steps.items():
             parameter.requires_grad_(step is not None)  # what will ever learn: the optimizer gets those
@@ -50,6 +54,7 @@ class Freezing:
             was_asleep, self._asleep = self._asleep, list(_without_gradients(self.model))
             for module in was_asleep:
                 module.train()
+            self.phase = sum(change <= step for change in self._changes)
         self._applied = step
         for module in self._asleep:
             if module.training:  # a validation has put the whole model back into training mode

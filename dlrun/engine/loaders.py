@@ -2,13 +2,17 @@
 
 The order of epoch e is a function of (seed, e), and what augmentation does to the batch of a step is a function of
 (seed, step): nothing needs to be remembered to resume in the middle of an epoch.
+
+A loader gives `Draw`s, and makes a batch of each by work on the device alone, so that making it can be captured in a
+CUDA graph together with the step (dlrun/engine/capture.py).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +27,51 @@ RESIDENT_SHARE = 0.5  # of the memory that is free on the device
 AHEAD_BYTES = 1 << 29  # of images worth normalising once instead of batch by batch
 
 
-class Loader(Protocol):
-    """Gives the batches of an epoch, from any step of it on."""
+@dataclass(frozen=True)
+class Draw:
+    """A batch still to be made: for which step, and from what.
 
+    Attributes:
+        step: optimizer steps done before it.
+        size: examples in it.
+        tensors: on the device: the indices of the examples, where these live there; else inputs and targets.
+        longest: to what padded examples are cut.
+    """
+
+    step: int
+    size: int
+    tensors: tuple[Tensor, ...]
+    longest: tuple[int, ...] = ()
+
+
+class Loader:
+    """Gives the batches of an epoch, from any step of it on; the part that loaders share.
+
+    Attributes:
+        prepare: what happens to each batch.
+        steps_per_epoch: batches in an epoch.
+    """
+
+    prepare: Preparation
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]: ...
+    def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
+        """What the batches of an epoch are made of, from its step `first` on."""
+        raise NotImplementedError
+
+    def gather(self, draw: Draw) -> Batch:
+        """The examples of a draw, by work on the device alone."""
+        raise NotImplementedError
+
+    def make(self, draw: Draw) -> Batch:
+        """The batch of a draw, by work on the device alone; `prepare.seed_for(draw.step)` comes before it."""
+        return self.prepare.apply(self.gather(draw))
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, ready for the model."""
+        for draw in self.draws(epoch, first):
+            self.prepare.seed_for(draw.step)
+            yield self.make(draw)
 
 
 class Preparation:
@@ -69,11 +112,19 @@ class Preparation:
 
     def __call__(self, batch: Batch, step: int) -> Batch:
         """The batch of optimizer step `step`, ready for the model."""
-        clean = batch
+        self.seed_for(step)
+        return self.apply(batch)
+
+    def seed_for(self, step: int) -> None:
+        """Let the next batch be augmented as that of `step`."""
         if self.augment:
             self.generator.manual_seed(derive(self.seed, "augment", step))
-            for change in self.augment:
-                batch = change(batch, self.generator)
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch ready for the model, by work on the device alone."""
+        clean = batch
+        for change in self.augment:
+            batch = change(batch, self.generator)
         inputs = self.normalise(batch.inputs) if self.is_image else batch.inputs
         if not self.reconstructs:
             return Batch(inputs, batch.targets)
@@ -126,7 +177,7 @@ def gather(examples: Examples, index: Tensor) -> Batch:
     return examples.trim(batch, longest)  # type: ignore[attr-defined, no-any-return]
 
 
-class ResidentLoader:
+class ResidentLoader(Loader):
     """All examples live on the device and batches are gathered there: no copies, no workers, no waiting.
 
     Args:
@@ -149,22 +200,29 @@ class ResidentLoader:
         self.examples, self.batch_size, self.order = examples, batch_size, order
         self.prepare, self.device = prepare, device
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
-        self.take = gather if hasattr(examples, "lengths") else _take
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
         order = self.order(epoch)
-        if self.take is _take:
-            order = order.to(self.device)  # once, not batch by batch
-        batches = order.split(self.batch_size)
+        batches = order.to(self.device).split(self.batch_size)  # once, not batch by batch
+        longest = _longest(self.examples, order.split(self.batch_size))
         for position in range(first, self.steps_per_epoch):
-            yield self.prepare(self.take(self.examples, batches[position]), epoch * self.steps_per_epoch + position)
+            index = batches[position]
+            yield Draw(epoch * self.steps_per_epoch + position, len(index), (index,), longest(position))
+
+    def gather(self, draw: Draw) -> Batch:
+        batch = self.examples.take(draw.tensors[0])
+        return self.examples.trim(batch, draw.longest) if draw.longest else batch  # type: ignore[attr-defined]
 
 
-def _take(examples: Examples, index: Tensor) -> Batch:
-    return examples.take(index)
+def _longest(examples: Examples, batches: Sequence[Tensor]) -> Callable[[int], tuple[int, ...]]:
+    """From the position of a batch to the length of its longest example; to () where examples are all of one length."""
+    lengths: Tensor | None = getattr(examples, "lengths", None)
+    if lengths is None:
+        return lambda position: ()
+    return lambda position: tuple(lengths[batches[position]].view(len(batches[position]), -1).amax(0).tolist())
 
 
-class StreamingLoader:
+class StreamingLoader(Loader):
     """Worker processes gather the batches while the device computes: for data that do not fit on it.
 
     The arguments are those of `ResidentLoader`, but `examples` stay where they are, `seed` is that of what they draw
@@ -197,14 +255,18 @@ class StreamingLoader:
             multiprocessing_context="forkserver" if workers and device.type == "cuda" else None,
         )
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
         self._order.epoch, self._order.first = epoch, first
         step = epoch * self.steps_per_epoch + first
         for inputs, targets in self._loader:
-            inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # DataLoader makes lists of tuples
-            batch = Batch(inputs, targets).map(lambda tensor: tensor.to(self.device, non_blocking=True))
-            yield self.prepare(batch, step)
+            batch = Batch(tuple(inputs) if isinstance(inputs, list) else inputs, targets)  # tuples arrive as lists
+            batch = batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))
+            yield Draw(step, len(batch), (*batch.arguments, batch.targets))
             step += 1
+
+    def gather(self, draw: Draw) -> Batch:
+        *inputs, targets = draw.tensors
+        return Batch(inputs[0] if len(inputs) == 1 else tuple(inputs), targets)
 
 
 class _Batches:

@@ -1,7 +1,6 @@
 """The training loop. Read it from top to bottom: this is all there is to training."""
 
-from typing import Any
-
+from dlrun.engine.loaders import Draw
 from dlrun.engine.meter import DivergedError
 from dlrun.engine.training import Training
 
@@ -16,13 +15,13 @@ def fit(t: Training) -> None:
     t.model.train()
     t.callbacks.call("on_fit_start", t)
     try:
-        with t.interrupt:
+        with t.interrupt, t.advance.context():
             if t.total_steps == 0:  # nothing in the model learns: it is only evaluated
                 validate(t)
             while t.status == "running" and t.step < t.total_steps:
                 epoch, first = divmod(t.step, t.loader.steps_per_epoch)
-                for batch in t.loader.epoch(epoch, first):
-                    train_on(t, batch)
+                for draw in t.loader.draws(epoch, first):
+                    train_on(t, draw)
                     if t.status != "running" or t.step == t.total_steps:
                         break
     except DivergedError as error:
@@ -39,14 +38,14 @@ def fit(t: Training) -> None:
     t.callbacks.call("on_fit_end", t)
 
 
-def train_on(t: Training, batch: Any) -> None:
+def train_on(t: Training, draw: Draw) -> None:
     """One optimizer step and what is due after it."""
     lr = t.lr
     t.train_step.measure_norm = log_now = (t.step + 1) % t.log_every == 0
-    loss = t.train_step(batch)  # forward, backward, update: engine/step.py
-    t.meter.add(loss, len(batch), lr)  # stays on the device
+    loss = t.advance(draw)  # make the batch; forward, backward, update: engine/step.py
+    t.meter.add(loss, draw.size, lr)  # stays on the device
     t.step += 1
-    t.samples += len(batch)
+    t.samples += draw.size
     if log_now:
         log(t, lr)
     if t.step % t.eval_every == 0 or t.step == t.total_steps:
@@ -74,7 +73,7 @@ def validate(t: Training) -> None:
     t.tick()
     for metric in t.metrics if t.step else ():
         metrics |= {f"train/{name}": value for name, value in metric.compute().items()}
-        metric.reset(t.device)
+    t.clear_metrics()
     metrics |= {f"val/{name}": value for name, value in t.validate(t.evaluated_model).items()}
     t.validation_seconds += t.tick()
     t.train_step.schedule.on_metric(metrics[t.monitor])

@@ -1,4 +1,8 @@
-"""One optimizer step: forward, loss, backward over the micro-batches; clip, update, schedule, average."""
+"""One optimizer step: forward, loss, backward over the micro-batches; clip, update, schedule, average.
+
+`TrainStep.compute` is all work of the device; what the host decides comes before it (`begin`) and after it (`end`), so
+that a CUDA graph can stand for `compute` (dlrun/engine/capture.py).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,7 +23,17 @@ from dlrun.optim.sam import SharpnessAware
 
 
 class Schedule(Protocol):
-    """The learning rate's course: `step` once per optimizer step, `on_metric` after each validation."""
+    """The learning rate's course: `step` once per optimizer step, `on_metric` after each validation.
+
+    Attributes:
+        lrs: of the next step, one per parameter group, as numbers of the host.
+        cycles_momentum: whether momentum or beta1 change with it.
+    """
+
+    cycles_momentum: bool
+
+    @property
+    def lrs(self) -> list[float]: ...
 
     def step(self) -> None: ...
 
@@ -84,24 +98,48 @@ class TrainStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Train on one batch. Returns: its objective, a scalar on the device."""
+        self.begin()
+        loss = self.compute(batch)
+        self.end()
+        return loss
+
+    def begin(self) -> None:
+        """What the host does before a step, according to how many have been done."""
         if self.freezing is not None:
             self.freezing.at(self.steps)
+        for transform in self.transforms:
+            transform.begin(self.steps)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """The part of a step that is the device's alone. Returns: the batch's objective, a scalar on the device."""
         if self.needs_closure:
-            loss = self._step_with_closure(batch)
-        else:
-            loss = self._gradients(batch, self.metrics)
-            if self.sam is not None:
-                with self.sam.climbed(), buffers_kept(self.model):
-                    self._gradients(batch, ())
-            self._transform_gradients()
-            self._update()
+            return self._step_with_closure(batch)
+        loss = self._gradients(batch, self.metrics)
+        if self.sam is not None:
+            with self.sam.climbed(), buffers_kept(self.model):
+                self._gradients(batch, ())
+        self._transform_gradients()
+        self._update()
+        return loss
+
+    def end(self) -> None:
+        """What follows from one more step having been done."""
         self.steps += 1
         self.schedule.step()
         if self.lookahead is not None:
             self.lookahead.update()
         if self.average is not None:
             self.average.update()
-        return loss
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """All that `compute` draws random numbers from, beside the device's default one."""
+        return [generator for transform in self.transforms for generator in transform.generators]
+
+    @property
+    def variant(self) -> tuple[object, ...]:
+        """What decides, beside the shapes of a batch, which work `compute` gives the device."""
+        return self.measure_norm, self.freezing.phase if self.freezing is not None else 0
 
     def _gradients(self, batch: Batch, metrics: Sequence[Metric]) -> Tensor:
         """Leave the gradient of the batch's objective in the parameters, and nothing else. Returns: the objective."""
@@ -132,7 +170,7 @@ class TrainStep:
             self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         self.gradient_norm = gradient_norm(self.parameters) if self.measure_norm else None
         for transform in self.transforms:
-            transform(self.parameters, self.steps)
+            transform(self.parameters)
 
     def _update(self) -> None:
         if self.scaler is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Metric
 from dlrun.engine.callbacks import CallbackList
+from dlrun.engine.capture import Advance
 from dlrun.engine.interrupt import Interrupt
 from dlrun.engine.loaders import Loader
 from dlrun.engine.meter import LossMeter
@@ -27,6 +28,7 @@ class Training:
     """What `fit` trains.
 
     Attributes:
+        advance: makes the batch of a draw and trains on it; returns the objective, a scalar on the device.
         total_steps, eval_every, log_every: in optimizer steps.
         monitor: the metric that decides which weights are best, such as "val/accuracy".
         higher_is_better: its direction.
@@ -39,6 +41,7 @@ class Training:
 
     train_step: TrainStep
     loader: Loader
+    advance: Advance
     validate: Callable[[nn.Module], dict[str, float]]
     metrics: Sequence[Metric]
     callbacks: CallbackList
@@ -65,6 +68,7 @@ class Training:
         self._clock = time.perf_counter()
         for metric in self.metrics:
             metric.reset(self.device)
+        self._empty = [{name: x.clone() for name, x in tensors_of(metric).items()} for metric in self.metrics]
 
     @property
     def model(self) -> nn.Module:
@@ -84,7 +88,7 @@ class Training:
     @property
     def lr(self) -> float:
         """The learning rate of the next step, of the first parameter group."""
-        return float(self.train_step.optimizer.param_groups[0]["lr"])
+        return self.train_step.schedule.lrs[0]
 
     def improves(self, value: float, best: float, min_delta: float = 0.0) -> bool:
         """Whether `value` is better than `best` by more than `min_delta`; NaN never is, all else is better than NaN."""
@@ -98,6 +102,11 @@ class Training:
         passed, self._clock = now - self._clock, now
         self.seconds += passed
         return passed
+
+    def clear_metrics(self) -> None:
+        """Let the metrics of training start again, in the tensors they have: a captured graph adds to those."""
+        for metric, empty in zip(self.metrics, self._empty, strict=True):
+            _fill(metric, empty)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on bit for bit: plain values and tensors."""
@@ -120,10 +129,14 @@ class Training:
         self.train_step.load_state_dict(state["train"])
         self.meter.load_state_dict(state["meter"])
         for metric, tensors in zip(self.metrics, state["metrics"], strict=True):
-            for name, tensor in tensors.items():
-                getattr(metric, name).copy_(tensor)  # in place: one may be a view of another
+            _fill(metric, tensors)
         self.callbacks.load_state_dict(state["callbacks"])
         restore_random_state(state["random"], self.device)
+
+
+def _fill(metric: Metric, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        getattr(metric, name).copy_(tensor)  # in place: one may be a view of another
 
 
 def tensors_of(metric: Metric) -> dict[str, Tensor]:

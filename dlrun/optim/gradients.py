@@ -16,20 +16,22 @@ def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 
 class GradientTransform:
-    """Changes the gradients in place, those that are there.
+    """Changes the gradients in place, those that are there. Whatever depends on the step is set by `begin`, so that the
+    change itself can be captured in a CUDA graph.
 
     Attributes:
         once_per_step: whether it may be applied only once in a step, which rules out optimizers such as L-BFGS.
+        generators: of the random numbers it draws.
     """
 
     once_per_step = False
+    generators: Sequence[torch.Generator] = ()
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
-        """Change `p.grad` of the parameters.
+    def begin(self, step: int) -> None:
+        """Get ready for the step before which `step` optimizer steps have been done."""
 
-        Args:
-            step: optimizer steps done before this one.
-        """
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
+        """Change `p.grad` of the parameters, by work on the device alone."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class ClipNorm(GradientTransform):
     def __init__(self, limit: float) -> None:
         self.limit = limit
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         clip_grad_norm_(parameters, self.limit)
 
 
@@ -67,11 +69,15 @@ class ClipPercentile(GradientTransform):
     def __init__(self, percentile: float, history: int, largest: float | None, device: torch.device) -> None:
         self.percentile, self.largest = percentile, largest
         self.norms = torch.full((history,), torch.nan, device=device)  # a ring; not yet filled: NaN
+        self._position = torch.zeros(1, dtype=torch.long, device=device)
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def begin(self, step: int) -> None:
+        self._position.fill_(step % len(self.norms))
+
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = get_total_norm(gradients)
-        self.norms[step % len(self.norms)] = norm.where(norm.isfinite(), torch.nan)
+        self.norms.index_copy_(0, self._position, norm.where(norm.isfinite(), torch.nan).to(self.norms).view(1))
         limit = torch.nanquantile(self.norms, self.percentile / 100)
         if self.largest is not None:
             limit = limit.clamp(max=self.largest)
@@ -91,7 +97,7 @@ class ClipEach(GradientTransform):
     def __init__(self, limit: float) -> None:
         self.limit = limit
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if gradients:
             norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
@@ -118,7 +124,7 @@ class ClipAdaptive(GradientTransform):
         self.ratio = ratio
         self._excluded = {id(p) for p in excluded}
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         for p in parameters:
             if p.grad is not None and id(p) not in self._excluded:
                 limit = unit_norms(p.detach()).clamp(min=1e-3) * self.ratio
@@ -131,7 +137,7 @@ class ClipValue(GradientTransform):
     def __init__(self, limit: float) -> None:
         self.limit = limit
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if gradients:
             torch._foreach_clamp_min_(gradients, -self.limit)
@@ -152,18 +158,22 @@ class GradientNoise(GradientTransform):
     def __init__(self, eta: float, gamma: float, seed: Callable[[int], int], device: torch.device) -> None:
         self.eta, self.gamma, self.seed = eta, gamma, seed
         self.generator = torch.Generator(device)
+        self.generators = (self.generator,)
+        self._sigma = torch.zeros((), device=device)
 
     def sigma(self, step: int) -> float:
         """The noise's standard deviation at `step`."""
         return float((self.eta / (1 + step) ** self.gamma) ** 0.5)
 
-    def __call__(self, parameters: Sequence[Tensor], step: int) -> None:
+    def begin(self, step: int) -> None:
         self.generator.manual_seed(self.seed(step))
-        sigma = self.sigma(step)
+        self._sigma.fill_(self.sigma(step))
+
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
         for p in parameters:
             if p.grad is not None:
                 noise = torch.randn(p.shape, generator=self.generator, device=p.device, dtype=p.dtype)
-                p.grad.add_(noise, alpha=sigma)
+                p.grad.add_(noise.mul_(self._sigma))
 
 
 def unit_norms(tensor: Tensor) -> Tensor:

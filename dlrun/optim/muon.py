@@ -35,6 +35,7 @@ class Muon(torch.optim.Optimizer):
             as AdamW's, so that one learning rate serves both parts; original: sqrt(max(1, A / B)).
         betas, eps: of AdamW.
         fused: AdamW's one-kernel implementation.
+        capturable: its steps may be captured in a CUDA graph.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; match_rms_adamw: Liu et al. 2025
     (arXiv:2502.16982). Agrees with torch.optim.Muon, which takes two-dimensional parameters alone.
@@ -52,6 +53,7 @@ class Muon(torch.optim.Optimizer):
         betas: Sequence[Probability] = (0.9, 0.999),
         eps: NonNegativeFloat = 1e-8,
         fused: bool | None = None,
+        capturable: bool = False,
     ) -> None:
         if adjust_lr_fn not in ("match_rms_adamw", "original"):
             raise ValueError(f"adjust_lr_fn must be match_rms_adamw or original, got {adjust_lr_fn}")
@@ -59,7 +61,13 @@ class Muon(torch.optim.Optimizer):
         first, second = betas
         # It works on our groups and our state, see `step`; the empty parameter is there because it wants one.
         self._adamw = torch.optim.AdamW(
-            [torch.empty(0)], lr=lr, weight_decay=weight_decay, betas=(first, second), eps=eps, fused=fused
+            [torch.empty(0)],
+            lr=lr,
+            weight_decay=weight_decay,
+            betas=(first, second),
+            eps=eps,
+            fused=fused,
+            capturable=capturable,
         )
         groups = _as_groups(params)
         matrices = [p for group in groups for p in group["params"] if p.ndim >= 2]

@@ -63,6 +63,9 @@ class Schedule:
         self._every = steps_per_epoch if interval == "epoch" else 1
         self._steps = 0
         self._factors = [float(group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
+        # The very tensors that a captured graph reads; load_state_dict puts others into the groups.
+        self._tensors = [group["lr"] if isinstance(group["lr"], Tensor) else None for group in optimizer.param_groups]
+        self._written: dict[int, float] = {}  # what stands in them, by id
         self._stand_in = _StandIn(optimizer, self._factors)
         self.inner = make(self._stand_in)
         # The step after the last is asked for too, where OneCycleLR would overshoot and soon raise: it holds its end.
@@ -131,13 +134,13 @@ class Schedule:
         return float(group["lr"]) * min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
 
     def _write(self) -> None:
-        groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, self._factors, strict=True)
-        for group, planned, factor in groups:
+        groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
+        for (group, planned), factor, tensor in zip(groups, self._factors, self._tensors, strict=True):
             lr = self._planned(planned) * factor
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+            group["lr"] = lr if tensor is None else tensor
+            if tensor is not None and lr != self._written.get(id(tensor)):
+                self._written[id(tensor)] = lr
+                tensor.fill_(lr)
             if self.cycles_momentum:
                 group.update({key: planned[key] for key in MOMENTA if key in group})
 

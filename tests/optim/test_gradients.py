@@ -47,7 +47,8 @@ def gradients(made: list[nn.Parameter]) -> list[float]:
 )
 def test_hand_computed(transform, expected):
     made = parameters()
-    transform(made, 0)
+    transform.begin(0)
+    transform(made)
     torch.testing.assert_close(gradients(made), expected, rtol=1e-5, atol=0)
 
 
@@ -58,7 +59,8 @@ def test_hand_computed(transform, expected):
 )  # fmt: skip
 def test_nothing_to_do(transform):
     made = [nn.Parameter(torch.ones(2))]
-    transform(made, 0)
+    transform.begin(0)
+    transform(made)
     assert made[0].grad is None
     assert gradient_norm(made).item() == 0.0
 
@@ -71,7 +73,8 @@ def test_the_percentile_is_numpys_of_the_norms_so_far(history):
     for step, norm in enumerate(raw):
         p = nn.Parameter(torch.zeros(4))
         p.grad = torch.full((4,), norm / 2)
-        clip([p], step)
+        clip.begin(step)
+        clip([p])
         limit = np.percentile(raw[max(0, step + 1 - history) : step + 1], 10)
         assert gradient_norm([p]).item() == pytest.approx(min(norm, limit), rel=1e-5)
 
@@ -82,7 +85,8 @@ def test_norms_that_overflowed_are_not_remembered():
     for step, norm in enumerate(norms):
         p = nn.Parameter(torch.zeros(1))
         p.grad = torch.tensor([norm])
-        clip([p], step)
+        clip.begin(step)
+        clip([p])
     assert p.grad.item() == pytest.approx(2.0, rel=1e-5)  # the median of 1 and 3
 
 
@@ -97,7 +101,8 @@ def test_the_history_survives_saving():
                 clip.load_state_dict(saved)
             p = nn.Parameter(torch.zeros(1))
             p.grad = torch.tensor([norm])
-            clip([p], step)
+            clip.begin(step)
+            clip([p])
         results.append(p.grad)
     assert torch.equal(*results)
 
@@ -112,7 +117,7 @@ def test_agc_limits_each_filter_row_and_vector_by_its_own_weights():
     with torch.no_grad():
         made[0][2] = 0.0  # a dead filter: taken to have norm 1e-3
     before = [p.grad.clone() for p in (*made, excluded)]
-    ClipAdaptive(0.5, [excluded])([*made, excluded], 0)
+    ClipAdaptive(0.5, [excluded])([*made, excluded])
     for p, old in zip(made, before[:-1], strict=True):
         units = range(len(p)) if p.ndim > 1 else [...]
         for i in units:
@@ -130,7 +135,8 @@ def test_noise_has_the_variance_of_its_schedule_and_the_same_noise_at_the_same_s
     for step in (0, 5, 5, 99):
         p = nn.Parameter(torch.zeros(20_000))
         p.grad = torch.full_like(p, 7.0)
-        noise([p], step)
+        noise.begin(step)
+        noise([p])
         added = p.grad - 7.0
         # The standard error of the deviation is sigma / 200; five of them are exceeded once in two million.
         assert added.std().item() == pytest.approx(noise.sigma(step), rel=5 / 200)

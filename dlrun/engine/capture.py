@@ -1,0 +1,205 @@
+"""From a draw to the optimizer step done with it: eagerly, or by replaying a CUDA graph of all its work.
+
+A GPU finishes the kernels of a small model faster than Python can launch them. A CUDA graph is the whole of a step,
+recorded once and launched as one: gather, augment, normalise, forward, loss, backward, clip, update. It repeats the
+same kernels on the same addresses, so its results are those of the eager step to the bit. What changes from step to
+step lies in tensors (indices, learning rates) or in the seeds of registered generators.
+
+Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlrun.engine.loaders import Draw, Loader
+from dlrun.engine.step import TrainStep
+
+EAGER_STEPS = 2  # of each kind before it is recorded: what is made on first use must be there
+PLAIN = (bool, int, float, str, type(None))
+MOST_GRAPHS = 32  # kinds of steps that are recorded; each keeps some memory for itself
+
+
+class Advance(Protocol):
+    """Makes the batch of a draw and trains on it."""
+
+    def __call__(self, draw: Draw) -> Tensor:
+        """Returns: the objective, a scalar on the device, valid until the next call."""
+
+    def context(self) -> AbstractContextManager[object]:
+        """Within which training takes place."""
+
+
+class EagerStep:
+    """Operation by operation, as Python reaches them."""
+
+    def __init__(self, step: TrainStep, loader: Loader) -> None:
+        self.step, self.loader = step, loader
+
+    def __call__(self, draw: Draw) -> Tensor:
+        self.loader.prepare.seed_for(draw.step)
+        return self.step(self.loader.make(draw))
+
+    def context(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+
+@dataclass
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    loss: Tensor
+    gradient_norm: Tensor | None
+
+
+class CapturedStep:
+    """By CUDA graphs, one for each kind of step: the shapes of its draw, and what else decides the kernels.
+
+    The first steps of each kind are done eagerly. During the second it is watched whether a step changes anything
+    but numbers on the device (an attribute of a module, the state of a generator of the host); if so, or if recording
+    fails, all steps are done eagerly and `warn` is told why.
+
+    Args:
+        warn: receives one sentence.
+    """
+
+    def __init__(self, step: TrainStep, loader: Loader, device: torch.device, warn: Callable[[str], None]) -> None:
+        self.step, self.loader, self.device, self.warn = step, loader, device, warn
+        self.stream = torch.cuda.Stream(device)
+        self.pool: Any = None
+        self._seen: dict[object, int] = {}
+        self._recorded: dict[object, _Recorded] = {}
+        self._obstacle = ""
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        # All of it on one stream of its own: what eager steps leave behind may then be touched while recording.
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            yield
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def __call__(self, draw: Draw) -> Tensor:
+        self.loader.prepare.seed_for(draw.step)
+        self.step.begin()
+        loss = self._compute(draw)
+        self.step.end()
+        return loss
+
+    def _compute(self, draw: Draw) -> Tensor:
+        if self._obstacle:
+            return self._eagerly(draw)
+        kind = (*((x.shape, x.dtype) for x in draw.tensors), draw.longest, self.step.variant)
+        recorded = self._recorded.get(kind)
+        if recorded is None:
+            seen = self._seen[kind] = self._seen.get(kind, 0) + 1
+            if seen < EAGER_STEPS or len(self._recorded) >= MOST_GRAPHS:
+                return self._eagerly(draw)
+            if seen == EAGER_STEPS:
+                return self._watched(draw)
+            recorded = self._record(draw)
+            if recorded is None:
+                return self._eagerly(draw)
+            self._recorded[kind] = recorded
+        for ours, theirs in zip(recorded.inputs, draw.tensors, strict=True):
+            ours.copy_(theirs)
+        recorded.graph.replay()
+        self.step.gradient_norm = recorded.gradient_norm
+        return recorded.loss
+
+    def _eagerly(self, draw: Draw) -> Tensor:
+        return self.step.compute(self.loader.make(draw))
+
+    def _watched(self, draw: Draw) -> Tensor:
+        before = HostState(self.step)
+        loss = self._eagerly(draw)
+        if change := before.change(HostState(self.step)):
+            self._give_up(change)
+        return loss
+
+    def _record(self, draw: Draw) -> _Recorded | None:
+        """The graph of a step of this kind; nothing is computed yet. None if it cannot be had."""
+        graph = torch.cuda.CUDAGraph()
+        prepare = self.loader.prepare
+        for generator in (*([prepare.generator] if prepare.augment else []), *self.step.generators):
+            graph.register_generator_state(generator)  # the default one is by itself
+        inputs = tuple(x.clone() for x in draw.tensors)
+        try:
+            # "thread_local": the thread that pins a streaming loader's memory may go on meanwhile.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                loss = self._eagerly(replace(draw, tensors=inputs))
+        except Exception as error:
+            text = " ".join(str(error).split()).partition(" CUDA kernel errors")[0]
+            self._give_up(f"{type(error).__name__}: {text[:200]}")
+            return None
+        self.pool = self.pool or graph.pool()
+        return _Recorded(graph, inputs, loss, self.step.gradient_norm)
+
+    def _give_up(self, reason: str) -> None:
+        self._obstacle = reason
+        self._recorded.clear()
+        self.warn(f"Steps are not captured in a CUDA graph, which makes small models slower: {reason}.")
+
+
+class HostState:
+    """What a replayed graph would leave behind unchanged: attributes of modules, and the generators of the host."""
+
+    def __init__(self, step: TrainStep) -> None:
+        self.attributes = {
+            f"{path}.{name}": value if isinstance(value, PLAIN) else id(value)
+            for path, owner in _owners(step)
+            for name, value in vars(owner).items()
+            if isinstance(value, (*PLAIN, Tensor, tuple))
+        }
+        self.buffers = {name: id(buffer) for name, buffer in step.model.named_buffers()}
+        self.random = (random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state())
+
+    def change(self, later: HostState) -> str:
+        """What differs in `later`, as half a sentence; empty if nothing does."""
+        for kind in ("attributes", "buffers"):
+            ours, theirs = getattr(self, kind), getattr(later, kind)
+            changed = [name for name in theirs if ours.get(name) != theirs[name]]
+            if changed:
+                return f"a step changes {changed[0]}, which is not on the device"
+        names = ("random", "numpy.random", "torch's generator of the CPU")
+        for name, ours, theirs in zip(names, self.random, later.random, strict=True):
+            if not _same(ours, theirs):
+                return f"a step draws random numbers from {name}, not on the device"
+        return ""
+
+
+def obstacle(step: TrainStep) -> str:
+    """Why steps cannot be captured, as far as can be said beforehand; empty if nothing speaks against it."""
+    name = type(step.optimizer).__name__
+    if step.needs_closure:
+        return f"{name} evaluates the loss several times in a step"
+    if not all(isinstance(group["lr"], Tensor) for group in step.optimizer.param_groups):
+        return f"{name} reads its learning rate on the host"
+    if step.schedule.cycles_momentum:
+        return "the schedule changes the momentum, which the optimizer reads on the host"
+    return ""
+
+
+def _owners(step: TrainStep) -> Iterator[tuple[str, Any]]:
+    for name, module in step.model.named_modules():
+        yield f"model.{name}".rstrip("."), module
+    for owner in (*step.objective.terms, *step.metrics):
+        yield type(owner).__name__, owner
+        for part in vars(owner).values():
+            if isinstance(part, nn.Module):
+                for name, module in part.named_modules():
+                    yield f"{type(part).__name__}.{name}".rstrip("."), module
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, tuple):
+        return all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
+    return bool(torch.equal(ours, theirs) if isinstance(ours, Tensor) else np.array_equal(ours, theirs))
