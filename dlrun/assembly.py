@@ -22,7 +22,7 @@ from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
-from dlrun.engine.seeding import derive, make_deterministic, seed_everything
+from dlrun.engine.seeding import derive, make_deterministic, make_repeatable, seed_everything
 from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
@@ -74,6 +74,7 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     settings = build.trainer_settings(config)
     device = choose_device(device_word or settings.device)
     precision = choose_precision(settings.precision, device)
+    make_repeatable()
     if settings.deterministic:
         make_deterministic()
     data = build.data_settings(config)

@@ -183,6 +183,8 @@ def obstacle(step: TrainStep) -> str:
         return f"{name} evaluates the loss several times in a step"
     if not all(isinstance(group["lr"], Tensor) for group in step.optimizer.param_groups):
         return f"{name} reads its learning rate on the host"
+    if step.scaler is not None and not getattr(step.optimizer, "_step_supports_amp_scaling", False):
+        return f"{name} leaves it to the host to skip the steps whose gradients overflow in fp16"
     if step.schedule.cycles_momentum:
         return "the schedule changes the momentum, which the optimizer reads on the host"
     return ""

@@ -56,6 +56,15 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
+def make_repeatable() -> None:
+    """Let convolutions on a GPU give the same bits each time, by choice of algorithm; it costs little or nothing.
+
+    cuDNN's fastest gradients of the weights add up in whatever order threads come. Other operations that do so are few;
+    `make_deterministic` has them replaced or refused.
+    """
+    torch.backends.cudnn.deterministic = True
+
+
 def make_deterministic() -> None:
     """Let torch refuse operations whose result may change from run to run."""
     # cuBLAS reads it when its first handle is made, so it must be set before the first matrix product.
