@@ -189,7 +189,8 @@ def build_step(
         optimizer,
         schedule,
         a.precision,
-        forward=torch.compile(a.model) if settings.compile else None,
+        # Not by torch's own rule, a shape that changes: which kernels a batch meets would depend on those before it.
+        forward=torch.compile(a.model, dynamic=hasattr(a.splits.train, "lengths")) if settings.compile else None,
         micro_batch_size=data.batch_size,
         accumulate=settings.accumulate,
         transforms=techniques.build_transforms(settings, a.model, a.config["seed"], a.device),

@@ -257,8 +257,8 @@ def build_optimizer(config: Part, model: nn.Module) -> Any:
     if on_cuda and "capturable" in parameters and node.get("capturable") is None and not node.get("differentiable"):
         extra["capturable"] = True
     optimizer = _call("optimizer", node, factory, groups, **extra)
-    if on_cuda and ("capturable" in extra or (isinstance(optimizer, torch.optim.SGD) and "fused" in extra)):
-        for group in optimizer.param_groups:
+    for group in optimizer.param_groups if on_cuda else ():
+        if group.get("capturable") or (isinstance(optimizer, torch.optim.SGD) and group["fused"]):
             group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
     if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
         raise ContractError(f"optimizer={node['_target_']} gives no optimizer but {type(optimizer).__name__}.")

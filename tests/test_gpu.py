@@ -111,8 +111,8 @@ def steps(words: list[str], count: int = 12) -> tuple[list[float], dict[str, tor
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("parts", PARTS)
 def test_captured_steps_are_eager_ones_to_the_bit(parts, precision):
-    if parts == "techniques" and precision == "fp16":
-        pytest.skip("trainer.sam does not go with fp16")
+    if precision == "fp16" and parts in ("techniques", "rmsprop", "vit"):
+        pytest.skip("these leave overflows to the host")
     words = [*PARTS[parts], f"trainer.precision={precision}"]
     eager_losses, eager, _ = steps([*words, "trainer.graph=false"])
     losses, captured, warnings = steps([*words, "trainer.graph=true"])
@@ -135,8 +135,8 @@ def test_compiled_captured_steps_are_compiled_ones_to_the_bit(parts):
     ("words", "reason"),
     [
         (["model=mlp", "optimizer=lbfgs"], "several times"),
-        (["model=mlp", "scheduler=onecycle", "optimizer=momentum"], "momentum"),
-        (["data=rt_polarity", "data.limit=256", "model=lstm"], "captur|host"),
+        (["optimizer=momentum", "scheduler=onecycle", "scheduler.cycle_momentum=true"], "momentum"),
+        (["data=rt_polarity", "data.limit=64", "model=lstm"], "captur|host"),
         (CARRIED, "carried"),
     ],
     ids=["lbfgs", "onecycle", "packed", "carried"],

@@ -73,7 +73,7 @@ class CapturedStep:
 
     def __init__(self, step: TrainStep, loader: Loader, device: torch.device, warn: Callable[[str], None]) -> None:
         self.step, self.loader, self.device, self.warn = step, loader, device, warn
-        self.stream = torch.cuda.Stream(device)
+        self.stream: torch.cuda.Stream | None = None
         self.pool: Any = None
         self._seen: dict[object, int] = {}
         self._recorded: dict[object, _Recorded] = {}
@@ -82,6 +82,7 @@ class CapturedStep:
     @contextmanager
     def context(self) -> Iterator[None]:
         # All of it on one stream of its own: what eager steps leave behind may then be touched while recording.
+        self.stream = self.stream or torch.cuda.Stream(self.device)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             yield

@@ -84,7 +84,7 @@ class TrainStep:
         metrics: Sequence[Metric] = (),
     ) -> None:
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
-        self.forward = forward or model
+        self.forward = model if forward is None else forward  # a compiled model has no truth value
         self.precision, self.scaler = precision, precision.scaler
         self.micro_batch_size, self.accumulate = micro_batch_size, accumulate
         self.transforms, self.sam, self.lookahead = tuple(transforms), sam, lookahead

@@ -1,0 +1,189 @@
+"""What of captured steps can be tested without a GPU: when they are refused, and which steps count as alike."""
+
+import random
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dlrun import assembly
+from dlrun.config.compose import compose
+from dlrun.engine.capture import EAGER_STEPS, CapturedStep, EagerStep, HostState, _Recorded, obstacle
+from dlrun.errors import ConfigError
+
+WORDS = ["model.widths=[8]", "data.batch_size=512", "trainer.epochs=4", "trainer.device=cpu"]
+
+
+def training(*words):
+    return assembly.prepare_training(assembly.assemble(compose([*WORDS, *words]).config), lambda record: None, ())
+
+
+class Again:
+    """Stands for a graph: does what was recorded once more, on the tensors it was recorded with."""
+
+    def __init__(self, captured, draw):
+        self.captured, self.draw, self.replays = captured, draw, 0
+
+    def replay(self):
+        self.replays += 1
+        loss = self.captured._eagerly(self.draw)
+        self.captured._recorded_loss.copy_(loss)
+
+
+class Stand(CapturedStep):
+    """Records `Again`s in place of CUDA graphs."""
+
+    def __init__(self, step, loader, warn):
+        super().__init__(step, loader, torch.device("cpu"), warn)
+        self.graphs = []
+        self._recorded_loss = torch.zeros(())
+
+    def context(self):
+        return nullcontext()
+
+    def _record(self, draw):
+        inputs = tuple(x.clone() for x in draw.tensors)
+        graph = Again(self, type(draw)(draw.step, draw.size, inputs, draw.longest))
+        self.graphs.append(graph)
+        return _Recorded(graph, inputs, self._recorded_loss, self.step.gradient_norm)
+
+
+def run(t, advance, count):
+    losses = []
+    for epoch in range(9):
+        for draw in t.loader.draws(epoch):
+            if len(losses) == count:
+                return losses
+            t.train_step.measure_norm = len(losses) % 5 == 4
+            losses.append(advance(draw).item())
+            t.step += 1
+    return losses
+
+
+@pytest.mark.parametrize("more", [["trainer.ema=0.9", "optimizer=momentum"], ["augment=translate", "scheduler=cosine"]])
+def test_replayed_steps_are_the_eager_ones_and_each_kind_has_one_graph(more):
+    eager, captured = training(*more), training(*more)
+    advance = Stand(captured.train_step, captured.loader, pytest.fail)
+    losses = run(captured, advance, 24)
+    assert losses == run(eager, EagerStep(eager.train_step, eager.loader), 24)
+    for a, b in zip(eager.model.parameters(), captured.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    # Batches of 512, 512 and 270 examples; every fifth step measures the norm: four kinds, of which the last,
+    # 270 examples with the norm, comes up once.
+    assert len(advance.graphs) == 3
+    assert sum(graph.replays for graph in advance.graphs) == 24 - 3 * EAGER_STEPS - 1
+
+
+def test_thawing_makes_another_kind_of_step():
+    t = training("trainer.freeze={linear1: 2}")
+    variants = []
+    for _ in range(4):
+        t.train_step.begin()
+        variants.append(t.train_step.variant)
+        t.train_step.end()
+    assert variants[0] == variants[1] != variants[2] == variants[3]
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
+class Draws(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        self.draw()
+        return x
+
+
+class Replaces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean = x.mean().detach()
+        return x
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Counts(), r"changes model.\d.calls"),
+        (Replaces(), r"changes .*mean"),
+        (Draws(random.random), "random numbers from random,"),
+        (Draws(np.random.rand), r"from numpy\.random"),
+        (Draws(lambda: torch.rand(1)), "from torch's generator of the CPU"),
+    ],
+    ids=["counter", "buffer", "python", "numpy", "torch"],
+)
+def test_what_a_graph_would_not_repeat_is_noticed_and_done_eagerly(module, reason):
+    t = training()
+    t.model.append(module)
+    warnings = []
+    advance = Stand(t.train_step, t.loader, warnings.append)
+    run(t, advance, 12)
+    assert not advance.graphs
+    assert len(warnings) == 1
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(warnings[0])
+
+
+def test_a_plain_step_leaves_the_host_as_it_was():
+    t = training("trainer.ema=0.9", "trainer.lookahead={}", "trainer.clip.norm=1")
+    draws = t.loader.draws(0)
+    EagerStep(t.train_step, t.loader)(next(draws))
+    before = HostState(t.train_step)
+    t.train_step.compute(t.loader.make(next(draws)))
+    assert before.change(HostState(t.train_step)) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["optimizer=lbfgs"], "LBFGS evaluates the loss several times"),
+        (["optimizer=adagrad"], "Adagrad reads its learning rate on the host"),
+    ],
+)
+def test_optimizers_that_cannot_be_captured_say_why(words, reason):
+    assert reason in obstacle(training(*words).train_step)
+
+
+def test_a_schedule_of_the_momentum_cannot_be_captured():
+    step = training("optimizer=momentum", "scheduler=onecycle", "scheduler.cycle_momentum=true").train_step
+    for group in step.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+    assert "changes the momentum" in obstacle(step)
+
+
+def test_a_learning_rate_in_a_tensor_follows_the_schedule_and_survives_loading():
+    t, plain = training("optimizer=momentum"), training("optimizer=momentum")
+    optimizer, schedule = t.train_step.optimizer, t.train_step.schedule
+    tensor = torch.tensor(0.01)
+    optimizer.param_groups[0]["lr"] = tensor
+    schedule._tensors[0] = tensor
+    state = t.train_step.state_dict()
+    for step in range(3):
+        schedule.step()
+        plain.train_step.schedule.step()
+        assert tensor.item() == pytest.approx(plain.train_step.schedule.lrs[0]), step
+    t.train_step.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] is tensor
+    assert tensor.item() == pytest.approx(0.005)  # the first of the warm-up
+
+
+def test_a_graph_that_cannot_be_had_is_refused_in_a_sentence():
+    with pytest.raises(
+        ConfigError, match=r"trainer\.graph=true: .* need a CUDA device, and training is on cpu; use auto"
+    ):
+        training("trainer.graph=true")
