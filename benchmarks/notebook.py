@@ -251,7 +251,9 @@ def main() -> None:
     parser.add_argument("--notebook-epochs", type=int, default=10, help="timed, of the notebook and the arithmetic")
     parser.add_argument("--rounds", type=int, default=3, help="of 200 epochs and fewer")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--words", nargs="*", default=[], help="overrides of the recipe, such as trainer.precision=tf32")
+    parser.add_argument(
+        "--words", nargs="*", default=[], help="overrides of the recipe, such as trainer.precision=tf32"
+    )
     parser.add_argument("--limit", type=float, default=600, help="seconds for everything")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)

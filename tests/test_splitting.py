@@ -60,7 +60,7 @@ def test_validation_comes_from_one_place():
     with pytest.raises(ConfigError, match=r"data.val_from=test: data=toy is cut into data.folds=3; set .*=train"):
         complete(val_from="test", folds=3)
     own = splitting.complete(classes())
-    with pytest.raises(ConfigError, match="data.val_from=test: data=toy brings its own validation split"):
+    with pytest.raises(ConfigError, match=r"data.val_from=test: data=toy brings its own validation split"):
         splitting.complete(own, val_from="test")
 
 

@@ -88,8 +88,9 @@ def tinyshakespeare(
 
     Args:
         root: the folder that holds tinyshakespeare.txt.
-        context, stride, val_fraction, test_fraction, held_out: as for `language`. With fractions of 0.05 training reads the first
-            1,003,854 characters, as nanoGPT does, and validation and test have half each of nanoGPT's validation set.
+        context, stride, val_fraction, test_fraction, held_out: as for `language`. With fractions of 0.05 training reads
+            the first 1,003,854 characters, as nanoGPT does, and validation and test have half each of nanoGPT's
+            validation set, or with held_out=shared all of it.
 
     Raises: DataError if the file is absent or another.
     Source: Karpathy 2015, The Unreasonable Effectiveness of Recurrent Neural Networks.

@@ -53,9 +53,8 @@ def test_normed_queries_and_keys_have_unit_mean_square_before_they_are_turned():
     weights = scores.masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf).softmax(-1)
     torch.testing.assert_close(ours.weights(x), weights)
     torch.testing.assert_close(ours(x), ours.output((weights @ v).transpose(1, 2).flatten(2)))
-    pieces, cache = [], Cache()
-    for part in x.split([2, 3], dim=1):
-        pieces.append(ours(part, None, cache))
+    cache = Cache()
+    pieces = [ours(part, None, cache) for part in x.split([2, 3], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, 1), ours(x))
 
 
