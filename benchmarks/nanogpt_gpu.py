@@ -43,13 +43,13 @@ Result = dict[str, Any]
 
 CANDIDATES: dict[str, list[str]] = {
     "recipe": [],
-    "lr 2e-3": ["optimizer.lr=2e-3"],
-    "lr 8e-3": ["optimizer.lr=8e-3"],
+    "lr 3e-3": ["optimizer.lr=3e-3"],
+    "lr 1e-2": ["optimizer.lr=1e-2"],
     "800 steps": ["trainer.max_steps=800"],
-    "600 steps, lr 6e-3": ["trainer.max_steps=600", "optimizer.lr=6e-3"],
+    "600 steps": ["trainer.max_steps=600"],
     "dropout 0.3": ["model.dropout=0.3"],
     "4 blocks": ["model.depth=4"],
-    "1600 steps, batch 32": ["trainer.max_steps=1600", "data.batch_size=32", "optimizer.lr=3e-3"],
+    "1600 steps, batch 32": ["trainer.max_steps=1600", "data.batch_size=32", "optimizer.lr=4e-3"],
 }
 
 SMALL = {  # both arms in miniature, to try this script on a CPU
@@ -119,21 +119,20 @@ def nanogpt(folder: Path, out: Path, options: argparse.Namespace, limit: float, 
         ran = Lines(words, folder, limit, seen)
     finally:
         seeded.unlink()
-    steps = [
-        (at, int(m[1]), float(m[2])) for at, line in ran.lines if (m := re.match(r"iter (\d+):.*time ([\d.]+)ms", line))
-    ]
+    marks = [(at, int(m[1])) for at, line in ran.lines if (m := re.match(r"iter (\d+):", line))]
     curve = [
         (at, int(m[1]), float(m[2]))
         for at, line in ran.lines
         if (m := re.match(r"step (\d+):.*val loss ([\d.]+)", line))
     ]
-    interval = curve[1][1] if len(curve) > 1 else 250
-    typical = [ms / 1000 for _, step, ms in steps if step >= WARM and step % interval]
+    # Its own times of single iterations are of those that wait for the GPU, and so for the nine before.
+    evaluated = [step for _, step, _ in curve]  # before the iteration of that number
+    typical = per_step([(a, b) for a, b in itertools.pairwise(marks) if not any(a[1] < e <= b[1] for e in evaluated)])
     return {
         "arm": "nanogpt",
         "compiled": compiled,
         "seed": seed,
-        **timed(curve, [(at, step) for at, step, _ in steps], typical, options.target),
+        **timed(curve, marks, typical, options.target),
         **({"error": ran.error} if ran.error else {}),
     }
 
@@ -149,12 +148,8 @@ def dlrun(words: list[str], run: Path, options: argparse.Namespace, limit: float
     said = [at for at, line in ran.lines if re.match(r"epoch .*step.*train/loss.*val/loss", line)]
     curve = [(at, r["step"], r["val/loss"]) for at, r in zip(said, validations, strict=False)]
     logged = [(r["time"], r["step"]) for r in records if "train/step_loss" in r]
-    seen = {r["step"] for r in validations}
-    typical = [
-        (b[0] - a[0]) / (b[1] - a[1])
-        for a, b in itertools.pairwise(logged)
-        if a[1] not in seen and a[1] >= WARM  # else a validation lies between the two
-    ]
+    evaluated = [r["step"] for r in validations]  # after the record of that step
+    typical = per_step([(a, b) for a, b in itertools.pairwise(logged) if not any(a[1] <= e < b[1] for e in evaluated)])
     start = max((at - r["time"] for at, r in zip(said, validations, strict=False)), default=0.0)
     return {
         "arm": "dlrun",
@@ -163,6 +158,11 @@ def dlrun(words: list[str], run: Path, options: argparse.Namespace, limit: float
         "whole_process_seconds": round(ran.seconds, 2),
         **({"error": ran.error} if ran.error else {}),
     }
+
+
+def per_step(spans: list[tuple[tuple[float, int], tuple[float, int]]]) -> list[float]:
+    """Seconds of a step in each of the spans between two marks (seconds, step), once all is compiled."""
+    return [(b[0] - a[0]) / (b[1] - a[1]) for a, b in spans if a[1] >= WARM]
 
 
 def timed(
