@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -75,8 +76,11 @@ def process_arm(options: argparse.Namespace) -> Iterator[Result]:
             with tempfile.TemporaryDirectory() as folder:
                 words = [*recipe(options), f"trainer.epochs={epochs}", f"hydra.run.dir={folder}/run"]
                 began = time.perf_counter()
-                subprocess.run([sys.executable, "-m", "dlrun", "train", *words], check=True, stdout=sys.stderr)
+                command = [sys.executable, "-m", "dlrun", "train", *words]
+                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
                 seconds = time.perf_counter() - began
+                if done.returncode:
+                    raise RuntimeError(done.stdout[-600:])
                 loop = json.loads(Path(folder, "run", "summary.json").read_text())["seconds"]
             yield {"epochs": epochs, "process_seconds": round(seconds, 3), "loop_seconds": loop}
 
@@ -285,13 +289,16 @@ def run_arm(arm: str, batch: int, options: argparse.Namespace, end: float) -> li
         words += ["--device", options.device, "--epochs", *map(str, options.epochs), "--rounds", str(options.rounds)]
         words += ["--notebook-epochs", str(options.notebook_epochs)]
         words += ["--words", *options.words] if options.words else []
-        error = ""
+        # A session of its own, to be ended with whatever it has started.
+        process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                words, timeout=left, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-            )
-            error = done.stderr[-800:] if done.returncode else ""
+            said = process.communicate(timeout=left)[1]
+            error = said[-800:] if process.returncode else ""
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
             error = f"stopped after {left:.0f} s"
         results = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     return [*results, {"error": error}] if error else results
