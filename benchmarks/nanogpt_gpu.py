@@ -46,10 +46,10 @@ CANDIDATES: dict[str, list[str]] = {
     "lr 3e-3": ["optimizer.lr=3e-3"],
     "lr 1e-2": ["optimizer.lr=1e-2"],
     "800 steps": ["trainer.max_steps=800"],
-    "600 steps": ["trainer.max_steps=600"],
+    "600 steps, lr 8e-3": ["trainer.max_steps=600", "optimizer.lr=8e-3"],
     "dropout 0.3": ["model.dropout=0.3"],
+    "relu2, rms": ["model.activation=relu2", "model.norm=rms"],
     "4 blocks": ["model.depth=4"],
-    "1600 steps, batch 32": ["trainer.max_steps=1600", "data.batch_size=32", "optimizer.lr=4e-3"],
 }
 
 SMALL = {  # both arms in miniature, to try this script on a CPU
