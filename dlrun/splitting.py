@@ -7,7 +7,7 @@ statistic is taken from the training split.
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ def complete(
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
+    val_from: Literal["train", "test"] = "train",
     split_seed: int = 0,
     folds: int | None = None,
     fold: int = 0,
@@ -44,6 +45,11 @@ def complete(
         raise DataError(f"data={spec.name} has {len(train)} training examples; at least 3 are needed for its splits.")
     if test is None:
         train, test = carve(train, spec, test_fraction, generator)
+    if val_from == "test":
+        if folds is not None or val is not None:
+            why = "brings its own validation split" if val is not None else f"is cut into data.folds={folds}"
+            raise ConfigError(f"data.val_from=test: data={spec.name} {why}; set data.val_from=train.")
+        test, val = carve(test, spec, val_fraction, generator)
     if folds is not None:
         if val is not None:
             raise ConfigError(

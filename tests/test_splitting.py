@@ -47,6 +47,23 @@ def test_split_seed_alone_decides():
     assert numbers(complete().test) != numbers(complete(split_seed=1).test)
 
 
+def test_validation_may_come_from_test_and_leaves_train_whole():
+    plain, done = complete(test_fraction=0.4), complete(test_fraction=0.4, val_from="test", val_fraction=0.5)
+    assert numbers(done.train) == numbers(plain.train) | numbers(plain.val)
+    assert numbers(done.val) | numbers(done.test) == numbers(plain.test)
+    assert not numbers(done.val) & numbers(done.test)
+    for i in range(3):
+        assert abs(int((done.val.targets == i).sum()) - int((done.test.targets == i).sum())) <= 1
+
+
+def test_validation_comes_from_one_place():
+    with pytest.raises(ConfigError, match=r"data.val_from=test: data=toy is cut into data.folds=3; set .*=train"):
+        complete(val_from="test", folds=3)
+    own = splitting.complete(classes())
+    with pytest.raises(ConfigError, match=r"data.val_from=test: data=toy brings its own validation split"):
+        splitting.complete(own, val_from="test")
+
+
 def test_folds_partition_the_training_examples_and_are_stratified():
     folds = [complete(folds=5, fold=k) for k in range(5)]
     validation = [numbers(done.val) for done in folds]

@@ -12,6 +12,7 @@ from dlrun.errors import DataError
 from dlrun.examples import TextWindows
 from dlrun.text import build_vocabulary, numbering, read_text, tokenize
 
+HeldOut = Literal["turns", "shared"]
 Share = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
 ROUNDING = 1e-9  # of fractions, below which nothing is meant by it
@@ -31,6 +32,7 @@ def language(
     stride: PositiveInt | None,
     val_fraction: Share = 0.05,
     test_fraction: Share = 0.05,
+    held_out: HeldOut = "turns",
 ) -> Splits:
     """Any text file, in windows of `context` tokens.
 
@@ -47,6 +49,8 @@ def language(
         stride: from the beginning of one training window to that of the next; None: `context`, so that an epoch reads
             every token once; 1: windows begin everywhere.
         val_fraction, test_fraction: shares of the text that are held out.
+        held_out: turns, as above; shared: every window there is for validation and for test, which then is not
+            independent of the choices made by validation. nanoGPT validates so and has no test.
 
     The vocabulary is that of the training part. It has special tokens (PAD and UNK) only if the text has tokens that
     are not in it. Held-out windows never overlap.
@@ -66,7 +70,9 @@ def language(
                 "a longer text"
             )
     numbers = torch.from_numpy(np.array(numbering(vocabulary)(tokens), np.int32))
-    return windows("language", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, vocabulary)
+    return windows(
+        "language", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, held_out, vocabulary
+    )
 
 
 def tinyshakespeare(
@@ -76,13 +82,15 @@ def tinyshakespeare(
     stride: PositiveInt | None,
     val_fraction: Share = 0.05,
     test_fraction: Share = 0.05,
+    held_out: HeldOut = "turns",
 ) -> Splits:
     """1,115,394 characters of Shakespeare's plays, 65 different ones.
 
     Args:
         root: the folder that holds tinyshakespeare.txt.
-        context, stride, val_fraction, test_fraction: as for `language`. With fractions of 0.05 training reads the first
-            1,003,854 characters, as nanoGPT does, and validation and test have half each of nanoGPT's validation set.
+        context, stride, val_fraction, test_fraction, held_out: as for `language`. With fractions of 0.05 training reads
+            the first 1,003,854 characters, as nanoGPT does, and validation and test have half each of nanoGPT's
+            validation set, or with held_out=shared all of it.
 
     Raises: DataError if the file is absent or another.
     Source: Karpathy 2015, The Unreasonable Effectiveness of Recurrent Neural Networks.
@@ -102,7 +110,7 @@ def tinyshakespeare(
     vocabulary = build_vocabulary([text], "char", special=())
     numbers = torch.from_numpy(np.array(numbering(vocabulary)(text), np.int32))
     return windows(
-        "tinyshakespeare", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, vocabulary
+        "tinyshakespeare", numbers, len(vocabulary), context, stride, val_fraction, test_fraction, held_out, vocabulary
     )
 
 
@@ -114,6 +122,7 @@ def random_tokens(
     seed: int,
     val_fraction: Share = 0.05,
     test_fraction: Share = 0.05,
+    held_out: HeldOut = "turns",
 ) -> Splits:
     """A text of independent, equally frequent tokens: no model predicts it better than ln(vocabulary_size) nats.
 
@@ -122,12 +131,14 @@ def random_tokens(
 
     Args:
         tokens: length of the text.
-        context, val_fraction, test_fraction: as for `language`.
+        context, val_fraction, test_fraction, held_out: as for `language`.
         seed: makes the data.
     """
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randint(vocabulary_size, (tokens,), dtype=torch.int32, generator=generator)
-    return windows("random_tokens", numbers, vocabulary_size, context, None, val_fraction, test_fraction, None)
+    return windows(
+        "random_tokens", numbers, vocabulary_size, context, None, val_fraction, test_fraction, held_out, None
+    )
 
 
 def windows(
@@ -138,6 +149,7 @@ def windows(
     stride: int | None,
     val_fraction: float,
     test_fraction: float,
+    held_out: HeldOut,
     vocabulary: Vocabulary | None,
 ) -> Splits:
     """The splits of a text (L,) of token numbers: training windows from its beginning, the others from its end.
@@ -150,7 +162,7 @@ def windows(
     # Evenly spread: window k is for the test where the test's share of k windows passes a whole number.
     due = torch.arange(len(held) + 1, dtype=torch.float64) * (test_fraction / (val_fraction + test_fraction))
     is_test = (due + ROUNDING).floor().diff() > 0
-    val, test = held[~is_test], held[is_test]
+    val, test = (held, held) if held_out == "shared" else (held[~is_test], held[is_test])
     if len(starts) < 3 or len(val) == 0 or len(test) == 0:
         raise DataError(
             f"data={name}: {len(numbers):,} tokens make {len(starts)} windows of data.context={context} for training, "

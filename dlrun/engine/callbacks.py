@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from dlrun.contracts import Duration, NonNegativeFloat, PositiveInt
@@ -94,7 +95,16 @@ class BestWeights(Callback):
                 "value": value,
                 "metrics": dict(metrics),
             }
-            self.weights = copy.deepcopy(training.evaluated_model.state_dict())
+            self._keep(training.evaluated_model.state_dict())
+
+    def _keep(self, weights: dict[str, Any]) -> None:
+        """Copy the weights; where a copy lies ready it is overwritten, at once and without allocating."""
+        known, new = self.weights, list(weights.values())
+        # A plain dict comes from a checkpoint and lacks the versions of the modules that a state_dict has.
+        if type(known) is type(weights) and known.keys() == weights.keys() and all(map(_alike, known.values(), new)):
+            torch._foreach_copy_(list(known.values()), new)
+        else:
+            self.weights = copy.deepcopy(weights)
 
     def _is_better(self, training: Training, value: float, loss: float) -> bool:
         assert self.best is not None
@@ -106,6 +116,13 @@ class BestWeights(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
+
+
+def _alike(kept: Any, new: Any) -> bool:
+    """Whether one can be copied over the other; not so the CPU's tensors of a checkpoint, or a model's other state."""
+    if not (isinstance(kept, Tensor) and isinstance(new, Tensor)):
+        return False
+    return (kept.shape, kept.dtype, kept.device) == (new.shape, new.dtype, new.device)
 
 
 class StopEarly(Callback):

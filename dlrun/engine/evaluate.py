@@ -67,6 +67,9 @@ class Evaluator:
     ) -> None:
         self.examples, self.batch_size, self.prepare = examples, batch_size, prepare
         self.loss, self.metrics, self.precision, self.device = loss, metrics, precision, device
+        # Where the examples are, so that no batch waits for its indices; lengths, where there are any, are on the CPU.
+        place = torch.device("cpu") if hasattr(examples, "lengths") else examples.device
+        self._indices = torch.arange(len(examples), device=place).split(batch_size)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": …, and each metric's names}, the loss as the mean over all examples."""
@@ -92,7 +95,7 @@ class Evaluator:
 
     def batches(self) -> Iterator[Batch]:
         """The split in its own order, prepared, on the device."""
-        for index in torch.arange(len(self.examples)).split(self.batch_size):
+        for index in self._indices:
             batch = gather(self.examples, index).map(lambda tensor: tensor.to(self.device, non_blocking=True))
             yield self.prepare(batch, 0)
 

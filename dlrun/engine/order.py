@@ -7,6 +7,7 @@ examples, so that every epoch has equally many steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ Order = Callable[[int], Tensor]  # epoch -> (N,) int64 on the CPU
 OrderName = Literal["shuffled", "bucketed", "contiguous", "curriculum"]
 
 BUCKET_BATCHES = 50  # batches' worth of examples that are sorted by length together
+MANY = 20_000  # examples whose permutation takes longer than the start of a thread
 EASIEST = 0.2  # share of the examples a curriculum begins with
 
 
@@ -49,7 +51,32 @@ def make_order(name: OrderName, examples: Examples, batch_size: int, seed: int, 
         difficulty = lengths if lengths is not None else getattr(examples, "difficulty", None)
         difficulty = distance_to_class_mean(examples) if difficulty is None else difficulty
         return curriculum(difficulty, curriculum_epochs, seed)
-    return shuffled(count, seed)
+    return Ahead(shuffled(count, seed)) if count >= MANY else shuffled(count, seed)
+
+
+class Ahead:
+    """The orders of `order`, of which that of the next epoch is made by a thread while this one is trained on.
+
+    A permutation of 60,000 takes as long as a dozen steps of a small model on a GPU, which would wait for it. The
+    thread ends with its order: none is there when processes are forked.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._made: dict[int, Tensor] = {}
+        self._thread: Thread | None = None
+
+    def __call__(self, epoch: int) -> Tensor:
+        if self._thread is not None:
+            self._thread.join()
+        order = self._made.pop(epoch, None)
+        self._made.clear()
+        self._thread = Thread(target=self._make, args=(epoch + 1,), name="order")
+        self._thread.start()
+        return self._order(epoch) if order is None else order
+
+    def _make(self, epoch: int) -> None:
+        self._made[epoch] = self._order(epoch)
 
 
 def shuffled(count: int, seed: int) -> Order:

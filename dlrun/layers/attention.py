@@ -93,6 +93,8 @@ class SelfAttention(Attention):
 
     Args:
         rotary: turns queries and keys by their position.
+        qk_norm: divide each query and key by its root mean square before that, so that no product of two exceeds d
+            (Dehghani et al. 2023, arXiv:2302.05442, there with a layer norm).
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class SelfAttention(Attention):
         *,
         causal: bool = False,
         rotary: Rotary | None = None,
+        qk_norm: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(width, heads, bias=bias, dropout=dropout)
         self.causal = causal
         self.rotary = rotary
+        self.qk_norm = qk_norm
         self.qkv = nn.Linear(width, 3 * width, bias)  # one product for queries, keys and values
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
@@ -124,6 +128,8 @@ class SelfAttention(Attention):
         self, x: Tensor, mask: Tensor | None = None, cache: Cache | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:
         q, k, v = map(self._split, self.qkv(x).chunk(3, dim=-1))
+        if self.qk_norm:
+            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         start = 0 if cache is None else len(cache)
         if self.rotary is not None:
             q, k = self.rotary(q, start), self.rotary(k, start)

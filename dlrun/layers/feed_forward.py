@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dlrun.errors import ConfigError, did_you_mean
 from dlrun.layers.named import activation
 
-FeedForwardKind = Literal["gelu", "relu", "silu", "swiglu", "geglu"]
+FeedForwardKind = Literal["gelu", "relu", "relu2", "silu", "swiglu", "geglu"]
 GATES: dict[str, Literal["silu", "gelu"]] = {"swiglu": "silu", "geglu": "gelu"}
 
 
@@ -29,7 +29,15 @@ def feed_forward(kind: FeedForwardKind, width: int, hidden: int, *, bias: bool =
             f"model.activation must be one of {', '.join(get_args(FeedForwardKind))}, got '{kind}'."
             f"{did_you_mean(kind, get_args(FeedForwardKind))}"
         )
-    return FeedForward(width, hidden, activation(kind), bias=bias)  # type: ignore[arg-type]
+    chosen = SquaredReLU() if kind == "relu2" else activation(kind)  # type: ignore[arg-type]
+    return FeedForward(width, hidden, chosen, bias=bias)
+
+
+class SquaredReLU(nn.Module):
+    """max(x, 0)². Source: So et al. 2021, Primer (arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu().square()
 
 
 class FeedForward(nn.Module):

@@ -33,6 +33,7 @@ class Style:
         bias: in linear maps and layer norms.
         dropout: of what each branch adds to a token, and of the stack's inputs.
         attention_dropout: of attention weights.
+        qk_norm: of queries and keys in self-attention; see `SelfAttention`.
     """
 
     width: int
@@ -45,6 +46,7 @@ class Style:
     bias: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    qk_norm: bool = False
 
     def make_norm(self) -> nn.Module:
         if self.norm == "rms":
@@ -90,7 +92,13 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self_attention = SelfAttention(
-            style.width, style.heads, causal=causal, rotary=rotary, bias=style.bias, dropout=style.attention_dropout
+            style.width,
+            style.heads,
+            causal=causal,
+            rotary=rotary,
+            qk_norm=style.qk_norm,
+            bias=style.bias,
+            dropout=style.attention_dropout,
         )
         self.attention = Residual(style, self_attention, depth_drop)
         self.cross: Residual | None = None

@@ -204,6 +204,7 @@ MORE_VALUES = {
     "data.limit=0": ["data.limit", "got 0", ">= 1"],
     "data.label_noise=2": ["data.label_noise", "got 2", "[0, 1]"],
     "data.imbalance={0:2}": ["data.imbalance", "{0: 2}", "[0, 1]"],
+    "data.val_from=valid": ["data.val_from", "'valid'", "train, test"],
     "data.val_fraction=1": ["data.val_fraction", "got 1", "(0, 1)"],
     "data.loader=gpu": ["data.loader", "'gpu'", "auto, resident, streaming"],
     "data.workers=-1": ["data.workers", "-1", ">= 0"],

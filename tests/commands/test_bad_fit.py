@@ -71,6 +71,7 @@ def nets(tmp_path: Path) -> Path:
         ("optimizer.param_groups.no_decay=[nope]", ["optimizer.param_groups.no_decay", "'nope'"]),
         ("data.limit=1e9", ["data.limit", "1000000000.0", "(0, 1]"]),
         ("data.limit=1000000", ["data.limit", "1000000", "at most the 1294"]),
+        ("data.val_from=test data.folds=3", ["data.val_from=test", "data.folds=3", "data.val_from=train"]),
         ("data.folds=5000", ["data.folds", "5000", "at most the 1438"]),
         ("data=iris data.imbalance={9:.1}", ["data.imbalance", "'9'", "setosa"]),
         ("data=iris data.imbalance={setossa:.1}", ["data.imbalance", "'setossa'", "Did you mean 'setosa'?"]),

@@ -50,6 +50,14 @@ def test_held_out_windows_go_by_turns_to_validation_and_test(tmp_path: Path):
     assert decode(read(splits.test), splits.spec.vocabulary) == "".join(held[i + 1 : i + 6] for i in (5, 15, 25, 35))
 
 
+def test_shared_windows_are_validation_and_test_both(tmp_path: Path):
+    turns, shared = load(tmp_path / "x.txt", LETTERS), load(tmp_path / "x.txt", held_out="shared")
+    assert shared.train.starts.tolist() == turns.train.starts.tolist()
+    held = sorted([*turns.val.starts.tolist(), *turns.test.starts.tolist()])
+    assert shared.val.starts.tolist() == shared.test.starts.tolist() == held
+    assert decode(read(shared.val), shared.spec.vocabulary) == LETTERS[151:196]
+
+
 def test_unequal_fractions_share_the_held_out_windows_evenly(tmp_path: Path):
     splits = load(tmp_path / "x.txt", LETTERS * 4, val_fraction=0.1, test_fraction=0.3)
     assert (len(splits.val), len(splits.test)) == (16, 47)

@@ -1,13 +1,14 @@
 """Orders of an epoch: permutations, the same for the same seed and epoch, and laid out as they say."""
 
 import itertools
+import threading
 
 import pytest
 import torch
 
 from dlrun.contracts import Arrays
 from dlrun.engine.loaders import gather
-from dlrun.engine.order import bucketed, contiguous, curriculum, distance_to_class_mean, make_order, shuffled
+from dlrun.engine.order import Ahead, bucketed, contiguous, curriculum, distance_to_class_mean, make_order, shuffled
 from dlrun.errors import ConfigError
 from dlrun.examples import Padded
 
@@ -62,3 +63,34 @@ def test_padded_batches_are_cut_to_their_longest_example():
     padded = Padded(tokens, torch.arange(4), torch.tensor([2, 10, 3, 1]))
     batch = gather(padded, torch.tensor([3, 0, 2]))
     assert batch.inputs.tolist() == [[31, 32, 33], [1, 2, 3], [21, 22, 23]]
+
+
+def test_orders_made_ahead_are_the_same_whatever_is_asked_for_next():
+    plain, ahead = shuffled(1000, 3), Ahead(shuffled(1000, 3))
+    for epoch in (0, 1, 2, 7, 8, 8, 3):
+        assert torch.equal(ahead(epoch), plain(epoch))
+
+
+def test_an_order_is_made_while_the_one_before_is_used_and_its_thread_ends():
+    made = []
+
+    def order(epoch):
+        made.append((epoch, threading.current_thread().name))
+        return torch.tensor([epoch])
+
+    ahead = Ahead(order)
+    assert [int(ahead(epoch)) for epoch in (0, 1, 2)] == [0, 1, 2]
+    for thread in [t for t in threading.enumerate() if t.name == "order"]:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert sorted(made) == [(0, "MainThread"), (1, "order"), (2, "order"), (3, "order")]
+
+
+def test_large_sets_are_ordered_ahead():
+    def examples(count):
+        return Arrays(torch.zeros(count, 1), torch.zeros(count))
+
+    large = make_order("shuffled", examples(20_000), 128, seed=3)
+    assert isinstance(large, Ahead)
+    assert torch.equal(large(5), shuffled(20_000, 3)(5))
+    assert not isinstance(make_order("shuffled", examples(19_999), 128, seed=3), Ahead)

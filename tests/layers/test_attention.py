@@ -44,6 +44,20 @@ def test_self_attention_is_that_of_torch(causal):
     torch.testing.assert_close(ours.weights(x), weights)
 
 
+def test_normed_queries_and_keys_have_unit_mean_square_before_they_are_turned():
+    ours = SelfAttention(WIDTH, HEADS, causal=True, rotary=Rotary(5, WIDTH // HEADS).double(), qk_norm=True)
+    x = 100 * torch.randn(2, 5, WIDTH)
+    q, k, v = (part.view(2, 5, HEADS, -1).transpose(1, 2) for part in ours.qkv(x).chunk(3, -1))
+    q, k = (part * part.shape[-1] ** 0.5 / part.norm(dim=-1, keepdim=True) for part in (q, k))
+    scores = ours.rotary(q) @ ours.rotary(k).mT / q.shape[-1] ** 0.5
+    weights = scores.masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf).softmax(-1)
+    torch.testing.assert_close(ours.weights(x), weights)
+    torch.testing.assert_close(ours(x), ours.output((weights @ v).transpose(1, 2).flatten(2)))
+    cache = Cache()
+    pieces = [ours(part, None, cache) for part in x.split([2, 3], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), ours(x))
+
+
 def test_padding_is_not_attended_to():
     ours = SelfAttention(WIDTH, HEADS)
     x = torch.randn(2, 5, WIDTH)

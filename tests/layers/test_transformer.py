@@ -90,6 +90,12 @@ def test_a_gated_layer_is_that_of_the_paper(kind, gate):
     torch.testing.assert_close(ours(x), (gate(x @ w.T) * (x @ v.T)) @ ours.output.weight.T)
 
 
+def test_relu2_is_the_square_of_relu():
+    ours = feed_forward("relu2", 6, 12, bias=False)
+    x = torch.randn(2, 3, 6)
+    torch.testing.assert_close(ours(x), torch.clamp(x @ ours.hidden.weight.T, min=0) ** 2 @ ours.output.weight.T)
+
+
 @pytest.mark.parametrize("width", [8, 64, 128, 768])
 def test_a_gated_layer_costs_what_a_plain_one_does(width):
     plain, gated = (

@@ -28,6 +28,7 @@ def transformer(
     positions: Positions = "rotary",
     dropout: Probability = 0.0,
     attention_dropout: Probability = 0.0,
+    qk_norm: bool = False,
     stochastic_depth: Probability = 0.0,
     bias: bool = True,
     readout: Readout = "mean",
@@ -45,12 +46,14 @@ def transformer(
         depth: blocks; of encoder and decoder each.
         heads: of each attention; divides `width`.
         expansion: units of the feed-forward part are so many times `width`, two thirds of it if gated.
-        activation: of the feed-forward part: gelu, relu, silu, or the gated swiglu and geglu (arXiv:2002.05202).
+        activation: of the feed-forward part: gelu, relu, its square relu2 (arXiv:2109.08668), silu, or the gated swiglu
+            and geglu (arXiv:2002.05202).
         norm: over the features of each token.
         norm_position: pre: at the beginning of each branch and after the last block; post: after each sum.
         positions: learned and sinusoidal ones are added to the tokens, rotary ones turn queries and keys.
         dropout: probability of zeroing a number that a branch adds, or one of the embedded inputs.
         attention_dropout: probability of zeroing an attention weight.
+        qk_norm: divide queries and keys of self-attention by their root mean square; it learns faster.
         stochastic_depth: probability of leaving out the branches of the last block; less in those before.
         bias: in linear maps and layer norms.
         readout: how an encoder's outputs become one vector: their mean, or what a token of its own has gathered (cls).
@@ -70,6 +73,7 @@ def transformer(
         bias=bias,
         dropout=dropout,
         attention_dropout=attention_dropout,
+        qk_norm=qk_norm,
     )
     match spec.task:
         case Task.LANGUAGE_MODELLING:
