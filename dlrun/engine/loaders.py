@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,14 +196,15 @@ class ResidentLoader(Loader):
         device: torch.device,
         drop_last: bool,
     ) -> None:
-        self.examples, self.batch_size = examples, batch_size
+        self.examples, self.batch_size, self.order = examples, batch_size, order
         self.prepare, self.device = prepare, device
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
-        self._orders = _OrderAhead(order, device)
 
     def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
-        order, on_device = self._orders(epoch)
-        batches = on_device.split(self.batch_size)  # once, not batch by batch
+        order = self.order(epoch)
+        # Once, not batch by batch; from pinned memory the copy does not wait for the device.
+        pinned = order.pin_memory() if self.device.type == "cuda" else order
+        batches = pinned.to(self.device, non_blocking=True).split(self.batch_size)
         longest = _longest(self.examples, order.split(self.batch_size))
         for position in range(first, self.steps_per_epoch):
             index = batches[position]
@@ -213,26 +213,6 @@ class ResidentLoader(Loader):
     def gather(self, draw: Draw) -> Batch:
         batch = self.examples.take(draw.tensors[0])
         return self.examples.trim(batch, draw.longest) if draw.longest else batch  # type: ignore[attr-defined]
-
-
-class _OrderAhead:
-    """The order of an epoch on the CPU and on the device; for a GPU a thread draws the next while this one is used."""
-
-    def __init__(self, order: Order, device: torch.device) -> None:
-        self.order, self.device = order, device
-        self.thread = ThreadPoolExecutor(1) if device.type == "cuda" else None
-        self.next: tuple[int, Future[Tensor]] | None = None
-
-    def __call__(self, epoch: int) -> tuple[Tensor, Tensor]:
-        if self.thread is None:
-            order = self.order(epoch)
-            return order, order.to(self.device)
-        ready, self.next = self.next, (epoch + 1, self.thread.submit(self._pinned, epoch + 1))
-        order = ready[1].result() if ready is not None and ready[0] == epoch else self._pinned(epoch)
-        return order, order.to(self.device, non_blocking=True)
-
-    def _pinned(self, epoch: int) -> Tensor:
-        return self.order(epoch).pin_memory()
 
 
 def _longest(examples: Examples, batches: Sequence[Tensor]) -> Callable[[int], tuple[int, ...]]:
