@@ -19,6 +19,7 @@ from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
+from dlrun.engine.memory import logger
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import derive, make_deterministic, seed_everything
@@ -41,6 +42,7 @@ class Assembly:
 
     Attributes:
         evaluator: makes the Evaluator of a split: "train", "val" or "test".
+        warn: receives a sentence about what memory did not allow.
     """
 
     config: dict[str, Any]
@@ -51,6 +53,7 @@ class Assembly:
     model: nn.Module
     loss: nn.Module
     evaluator: Callable[[str], Evaluator]
+    warn: Callable[[str], None] = logger.warning
 
     @property
     def spec(self) -> DataSpec:
@@ -93,9 +96,12 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
             examples = examples.to(device)
         size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
         metrics = build.build_metrics(splits.spec, settings.metrics)
-        return Evaluator(examples, size, plain, loss, metrics, precision, device)
+        made = Evaluator(examples, size, plain, loss, metrics, precision, device)
+        made.warn = lambda text: a.warn(text)
+        return made
 
-    return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+    a = Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+    return a
 
 
 def prepare_training(
@@ -144,9 +150,11 @@ def prepare_training(
         own.append(StopEarly(stopping.patience, stopping.min_delta))
     # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
     seed_everything(derive(a.config["seed"], "train") % 2**32)
-    validate: Callable[[nn.Module], dict[str, float]] = a.evaluator("val")
+    validate: Callable[[nn.Module], dict[str, float]] = (of_val := a.evaluator("val"))
     if isinstance(average, StochasticWeightAverage):
-        validate = EvaluateAverage(validate, average, lambda: a.evaluator("train").batches(), a.precision)
+        validate = EvaluateAverage(
+            validate, average, lambda: _like(a.evaluator("train"), of_val).batches(), a.precision
+        )
     return Training(
         train_step=step,
         loader=loader,
@@ -243,6 +251,12 @@ def checkpoint_header(a: Assembly, fingerprint: str) -> dict[str, Any]:
 def data_fingerprint(a: Assembly) -> str:
     """A hash of the data in all splits."""
     return splitting.fingerprint(a.splits)
+
+
+def _like(evaluator: Evaluator, other: Evaluator) -> Evaluator:
+    """The evaluator, in batches no larger than memory has left to the other."""
+    evaluator.batch_size = min(evaluator.batch_size, other.batch_size)
+    return evaluator
 
 
 def _resident(splits: Splits, data: schema.Data, device: torch.device) -> bool:

@@ -7,8 +7,9 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dlrun.engine import checkpoint
 from dlrun.engine.callbacks import BestWeights, Callback
 from dlrun.engine.device import describe_device
 from dlrun.engine.loop import fit
+from dlrun.engine.memory import INSTEAD, LateMemoryError, is_out_of_memory, release
 from dlrun.engine.training import Training
 from dlrun.errors import CheckpointError, DlrunError, ResumeError
 from dlrun.recorded import evaluated_weights, load_teacher, read_checkpoint, use_paths
@@ -48,8 +50,12 @@ def train(composed: Composed, console: Console) -> RunDirectory:
 
     Raises: DlrunError before anything is written if something does not fit; RunFailedError if training raised.
     """
-    a = assembly.assemble(composed.config)
     run = RunDirectory(composed.run_dir)
+    return _within_memory(run, console, lambda: _begin(composed, run, console))
+
+
+def _begin(composed: Composed, run: RunDirectory, console: Console) -> None:
+    a = assembly.assemble(composed.config)
     fingerprint = assembly.data_fingerprint(a)
     session = Session(a, run, fingerprint, console)
     run.create(
@@ -63,7 +69,6 @@ def train(composed: Composed, console: Console) -> RunDirectory:
         composed.hydra_files,
     )
     session.go(None)
-    return run
 
 
 def resume(run: RunDirectory, console: Console) -> RunDirectory:
@@ -71,6 +76,22 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
 
     Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
     """
+    return _within_memory(run, console, lambda: _go_on(run, console))
+
+
+def _within_memory(run: RunDirectory, console: Console, sit: Callable[[], None]) -> RunDirectory:
+    """Train by `sit`; when memory runs out in mid-run, let go of everything and go on from the last checkpoint."""
+    while True:
+        try:
+            sit()
+            return run
+        except LateMemoryError as error:  # with it goes the traceback, and with that all that was on the device
+            sit = partial(_go_on, run, console, error.micro_batch_size)
+        release()
+
+
+def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = None) -> None:
+    """Continue a run, with micro-batches of at most that many examples."""
     config, known = run.read_config(), run.read_json(run.provenance)
     use_paths(run)
     check(config)
@@ -92,8 +113,7 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
             f"The run began with {threads} CPU threads and goes on with {torch.get_num_threads()}: sums are taken in "
             f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."
         )
-    Session(a, run, fingerprint, console).go(state)
-    return run
+    Session(a, run, fingerprint, console).go(state, micro_batch_size)
 
 
 class Session:
@@ -108,21 +128,30 @@ class Session:
         self.saved_best: int | None = None
         self.training: Training = assembly.prepare_training(a, self.record, [_Report(console)], load_teacher(a))
         self.training.save, self.training.save_weights = self.save, self.save_weights
+        self.micro = self.training.train_step.micro
+        self.micro.warn = a.warn = console.warn
         self.best = next(c for c in self.training.callbacks.callbacks if isinstance(c, BestWeights))
 
-    def go(self, state: dict[str, Any] | None) -> None:
-        """Train to the end and write the summary, whatever happens."""
+    def go(self, state: dict[str, Any] | None, micro_batch_size: int | None = None) -> None:
+        """Train to the end and write the summary, whatever happens.
+
+        Raises: LateMemoryError if training must begin again from the last checkpoint.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.run.logged())
             stack.callback(self.console.close)
             stack.enter_context(self.run.locked())
             self.restore(state)
+            self.micro.size = min(self.micro.size, micro_batch_size or self.micro.size)
             stack.callback(self._close_loggers)
             try:
                 self.run.traceback.unlink(missing_ok=True)
                 self._begin()
                 fit(self.training)
                 self._end()
+            except LateMemoryError as error:
+                self.console.warn(str(error))
+                raise
             except (Exception, KeyboardInterrupt) as error:
                 self._fail(error)
 
@@ -237,6 +266,8 @@ class Session:
         }
         if t.status == "interrupted":
             summary["signal"] = int(t.interrupt.requested)
+        if self.micro.size < self.micro.configured:
+            summary["micro_batch_size"] = self.micro.size  # memory would not hold what was configured
         if t.divergence:
             summary["divergence"] = t.divergence
         return summary | ({"error": error} if error else {})
@@ -258,6 +289,8 @@ class Session:
         if isinstance(error, CheckpointError):
             raise error
         reason = error if isinstance(error, DlrunError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if is_out_of_memory(error):
+            reason = f"out of memory ({reason}): {INSTEAD}"
         where = f" (traceback in {self.run.traceback})" if self.run.traceback.exists() else ""
         is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         way_out = f"; once there is room: dlrun resume {self.run}" if is_full else ""

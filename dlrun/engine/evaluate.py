@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Examples, Metric
 from dlrun.engine.loaders import Preparation, gather
+from dlrun.engine.memory import halving, logger
 from dlrun.engine.precision import Precision
 
 
@@ -53,6 +54,10 @@ class Evaluator:
         prepare: normalisation, without augmentation.
         loss: (outputs, targets) to the mean over a batch.
         metrics: of this split alone; reset at the beginning of each evaluation.
+
+    Attributes:
+        batch_size: becomes smaller when memory runs out.
+        warn: receives the sentence that says so.
     """
 
     def __init__(
@@ -67,16 +72,26 @@ class Evaluator:
     ) -> None:
         self.examples, self.batch_size, self.prepare = examples, batch_size, prepare
         self.loss, self.metrics, self.precision, self.device = loss, metrics, precision, device
+        self.warn: Callable[[str], None] = logger.warning
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": …, and each metric's names}, the loss as the mean over all examples."""
         was_training = model.training
         model.eval()
-        tally = self.tally(self.metrics)
-        for outputs, batch in self.forward(model):
-            tally.add(outputs, batch)
+        result = self.measure(model, self.metrics)
         model.train(was_training)
-        return tally.result()
+        return result
+
+    def measure(self, model: nn.Module, metrics: Sequence[Metric]) -> dict[str, float]:
+        """The same of the model as it is, by `metrics`, in batches that fit into memory."""
+
+        def attempt() -> dict[str, float]:
+            tally = self.tally(metrics)
+            for outputs, batch in self.forward(model):
+                tally.add(outputs, batch)
+            return tally.result()
+
+        return halving([self], attempt)
 
     def forward(self, model: nn.Module) -> Iterator[tuple[Tensor, Batch]]:
         """The outputs for each batch of the split, and the batch; the model is used as it is."""
