@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from dlrun import build, splitting, techniques
 from dlrun.config import schema
 from dlrun.contracts import Augment, DataSpec, Examples, Splits
+from dlrun.engine import batch_size
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.device import choose_device
@@ -22,7 +24,13 @@ from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingL
 from dlrun.engine.memory import logger
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
-from dlrun.engine.seeding import derive, make_deterministic, seed_everything
+from dlrun.engine.seeding import (
+    derive,
+    make_deterministic,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
@@ -42,6 +50,8 @@ class Assembly:
 
     Attributes:
         evaluator: makes the Evaluator of a split: "train", "val" or "test".
+        config: with numbers in place of what is found out here, so what a run is known by and repeated with.
+        notes: what was found out.
         warn: receives a sentence about what memory did not allow.
     """
 
@@ -54,6 +64,7 @@ class Assembly:
     loss: nn.Module
     evaluator: Callable[[str], Evaluator]
     warn: Callable[[str], None] = logger.warning
+    notes: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> DataSpec:
@@ -78,7 +89,6 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     precision = choose_precision(settings.precision, device)
     if settings.deterministic:
         make_deterministic()
-    data = build.data_settings(config)
     splits = build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
@@ -92,16 +102,51 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
 
     def evaluator(split: str) -> Evaluator:
         examples: Examples = getattr(splits, split)
+        data = build.data_settings(a.config)
         if _resident(splits, data, device):
             examples = examples.to(device)
-        size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
+        size = data.eval_batch_size or max(data.chosen_batch_size, EVAL_BATCH[device.type])
         metrics = build.build_metrics(splits.spec, settings.metrics)
         made = Evaluator(examples, size, plain, loss, metrics, precision, device)
         made.warn = lambda text: a.warn(text)
         return made
 
     a = Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+    if config["data"].get("batch_size") == "auto":
+        find_batch_size(a)
     return a
+
+
+def find_batch_size(a: Assembly) -> None:
+    """Put a number in the place of data.batch_size=auto, found by steps of training on copies of the model.
+
+    Nothing of them is left: the run is, to the bit, the one that has the number written in its configuration.
+    """
+    settings, config = a.settings, a.config
+    # What depends on the length of training is left out; what will learn, learns; and workers are not worth starting.
+    settings = replace(
+        settings,
+        max_steps=10_000,
+        compile=False,
+        distill=None,
+        freeze=settings.freeze and {k: v if v == "always" else 0 for k, v in settings.freeze.items()},
+    )
+
+    def sized(size: int, **more: Any) -> dict[str, Any]:
+        return {**config, "data": {**config["data"], "batch_size": size, **more}}
+
+    def trial(size: int) -> Training:
+        a.config = {**sized(size, workers=0), "scheduler": None, "callbacks": None}
+        tried = replace(a, settings=settings, model=copy.deepcopy(a.model))
+        return prepare_training(tried, lambda record: None, ())
+
+    state = random_state(a.device)
+    size, why = batch_size.choose(trial, len(a.splits.train), settings.accumulate, a.device)
+    restore_random_state(state, a.device)
+    a.config = sized(size)
+    lr = config["optimizer"].get("lr")
+    kept = "" if lr is None else f"; optimizer.lr stays {lr:g}, whatever the batch"
+    a.notes.append(f"data.batch_size=auto is {size}: {why}{kept}.")
 
 
 def prepare_training(
@@ -121,7 +166,7 @@ def prepare_training(
     stopping = settings.early_stopping
     monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None, settings.metrics)
     plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
-    build.check_smallest_batch(a.model, a.splits, plain, data.batch_size, data.drop_last)
+    build.check_smallest_batch(a.model, a.splits, plain, data.chosen_batch_size, data.drop_last)
     loader = build_loader(a, data, build.build_augment(a.config, a.spec))
     planned_steps = settings.max_steps or settings.epochs * loader.steps_per_epoch
 
@@ -193,7 +238,7 @@ def build_step(
         schedule,
         a.precision,
         forward=torch.compile(a.model) if settings.compile else None,
-        micro_batch_size=data.batch_size,
+        micro_batch_size=data.chosen_batch_size,
         accumulate=settings.accumulate,
         transforms=techniques.build_transforms(settings, a.model, a.config["seed"], a.device),
         sam=SharpnessAware(parameters, sam.rho, sam.adaptive) if sam else None,
@@ -206,7 +251,7 @@ def build_step(
 
 def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> Loader:
     """Resident where the data fit on the device, else streaming; `data.loader` overrides."""
-    batch_size = data.batch_size * a.settings.accumulate
+    batch_size = data.chosen_batch_size * a.settings.accumulate
     prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
     train, seed = a.splits.train, a.config["seed"]
     refuse_broken_carry(a.model, train, data, a.settings)

@@ -69,6 +69,11 @@ def build_data(config: Part) -> Splits:
     factory = _factory("data", {key: value for key, value in node.items() if key not in COMMON_DATA})
     wanted = _parameters(factory)
     shared = {key: value for key, value in node.items() if key in COMMON_DATA and key in wanted}
+    if shared.get("batch_size") == "auto":
+        raise ConfigError(
+            f"data.batch_size=auto is found by training steps, but data={node['_target_']} needs the size to make its "
+            "examples: give a number."
+        )
     splits = _call("data", node, factory, **shared)
     if not isinstance(splits, Splits):
         raise ContractError(f"data={node['_target_']} must return dlrun.contracts.Splits, got {type(splits).__name__}.")

@@ -18,7 +18,7 @@ import torch
 from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
-from dlrun.config.compose import Composed
+from dlrun.config.compose import Composed, settled
 from dlrun.config.identity import differences, run_id
 from dlrun.contracts import Logger
 from dlrun.engine import checkpoint
@@ -39,6 +39,14 @@ from dlrun.runs.provenance import provenance
 FINISHED = ("completed", "early_stopped")
 
 
+class _GoOnError(Exception):
+    """A run is to go on from its last checkpoint, with micro-batches of at most that size."""
+
+    def __init__(self, run: RunDirectory, micro_batch_size: int) -> None:
+        super().__init__(run, micro_batch_size)
+        self.run, self.micro_batch_size = run, micro_batch_size
+
+
 class RunFailedError(DlrunError):
     """A run ended with an exception; the run directory holds the traceback."""
 
@@ -50,12 +58,13 @@ def train(composed: Composed, console: Console) -> RunDirectory:
 
     Raises: DlrunError before anything is written if something does not fit; RunFailedError if training raised.
     """
-    run = RunDirectory(composed.run_dir)
-    return _within_memory(run, console, lambda: _begin(composed, run, console))
+    return _within_memory(console, lambda: _begin(composed, console))
 
 
-def _begin(composed: Composed, run: RunDirectory, console: Console) -> None:
+def _begin(composed: Composed, console: Console) -> RunDirectory:
     a = assembly.assemble(composed.config)
+    composed = settled(composed, a.config)
+    run = RunDirectory(composed.run_dir)
     fingerprint = assembly.data_fingerprint(a)
     session = Session(a, run, fingerprint, console)
     run.create(
@@ -69,6 +78,7 @@ def _begin(composed: Composed, run: RunDirectory, console: Console) -> None:
         composed.hydra_files,
     )
     session.go(None)
+    return run
 
 
 def resume(run: RunDirectory, console: Console) -> RunDirectory:
@@ -76,21 +86,20 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
 
     Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
     """
-    return _within_memory(run, console, lambda: _go_on(run, console))
+    return _within_memory(console, lambda: _go_on(run, console))
 
 
-def _within_memory(run: RunDirectory, console: Console, sit: Callable[[], None]) -> RunDirectory:
+def _within_memory(console: Console, sit: Callable[[], RunDirectory]) -> RunDirectory:
     """Train by `sit`; when memory runs out in mid-run, let go of everything and go on from the last checkpoint."""
     while True:
         try:
-            sit()
-            return run
-        except LateMemoryError as error:  # with it goes the traceback, and with that all that was on the device
-            sit = partial(_go_on, run, console, error.micro_batch_size)
+            return sit()
+        except _GoOnError as error:  # with it goes the traceback, and with that all that was on the device
+            sit = partial(_go_on, error.run, console, error.micro_batch_size)
         release()
 
 
-def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = None) -> None:
+def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = None) -> RunDirectory:
     """Continue a run, with micro-batches of at most that many examples."""
     config, known = run.read_config(), run.read_json(run.provenance)
     use_paths(run)
@@ -114,6 +123,7 @@ def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = N
             f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."
         )
     Session(a, run, fingerprint, console).go(state, micro_batch_size)
+    return run
 
 
 class Session:
@@ -135,7 +145,7 @@ class Session:
     def go(self, state: dict[str, Any] | None, micro_batch_size: int | None = None) -> None:
         """Train to the end and write the summary, whatever happens.
 
-        Raises: LateMemoryError if training must begin again from the last checkpoint.
+        Raises: _GoOnError if memory has run out and training must begin again from the last checkpoint.
         """
         with ExitStack() as stack:
             stack.enter_context(self.run.logged())
@@ -151,7 +161,7 @@ class Session:
                 self._end()
             except LateMemoryError as error:
                 self.console.warn(str(error))
-                raise
+                raise _GoOnError(self.run, error.micro_batch_size) from None
             except (Exception, KeyboardInterrupt) as error:
                 self._fail(error)
 
@@ -205,6 +215,7 @@ class Session:
                 f"data {a.spec.name}: {sizes} · {a.spec.kind.plural} {a.spec.shape} · {a.spec.task.value}",
                 f"model {type(t.model).__name__}: {a.parameters:,} parameters · {a.device} · {a.precision.name}",
                 f"run {self.run}",
+                *a.notes,
             ],
             t.total_steps,
             t.loader.steps_per_epoch,
