@@ -18,7 +18,7 @@ from dlrun.engine import batch_size
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.device import choose_device
-from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.evaluate import Evaluator, evaluation_batch_size
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.memory import logger
@@ -40,8 +40,6 @@ from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
 from dlrun.optim.lookahead import Lookahead
 from dlrun.optim.sam import SharpnessAware
-
-EVAL_BATCH = {"cpu": 512, "cuda": 4096, "mps": 1024}  # at least; larger ones spill the CPU's caches
 
 
 @dataclass
@@ -98,14 +96,14 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     if isinstance(loss, nn.Module):
         loss = loss.to(device)
     plain = Preparation(splits.spec, (), config["seed"], device, convolves(model))
-    build.check_fit(model, loss, splits, plain)
+    quick = evaluation_batch_size(build.check_fit(model, loss, splits, plain), device)
 
     def evaluator(split: str) -> Evaluator:
         examples: Examples = getattr(splits, split)
         data = build.data_settings(a.config)
         if _resident(splits, data, device):
             examples = examples.to(device)
-        size = data.eval_batch_size or max(data.chosen_batch_size, EVAL_BATCH[device.type])
+        size = min(data.eval_batch_size or max(data.chosen_batch_size, quick), max(1, len(examples)))
         metrics = build.build_metrics(splits.spec, settings.metrics)
         made = Evaluator(examples, size, plain, loss, metrics, precision, device)
         made.warn = lambda text: a.warn(text)

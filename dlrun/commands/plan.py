@@ -78,8 +78,8 @@ def show(found: Plan) -> None:
     out.print("[bold]parameter groups[/]")
     for line in found.groups:
         out.print("  ", line)
-    parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count)
-    out.print(f"[bold]memory[/] {parts}", soft_wrap=True)
+    parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count and name != "peak")
+    out.print(f"[bold]memory[/] {parts}; {size(found.memory['peak'])} at most at one time in a step", soft_wrap=True)
 
 
 def model_line(found: Plan) -> str:

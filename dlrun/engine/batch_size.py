@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from dlrun.engine.device import free_memory
-from dlrun.engine.footprint import KeptForBackward
+from dlrun.engine.footprint import peak_bytes
 from dlrun.engine.memory import DeviceMemoryError, release
 from dlrun.engine.training import Training
 
@@ -129,23 +129,17 @@ def measure(trial: Trial, size: int, device: torch.device, *, timed: bool) -> Tr
     training = trial(size)
     step = training.train_step
     step.micro.warn = lambda text: None
-    weights = [*step.model.parameters(), *step.model.buffers()]
     batch = next(iter(training.loader.epoch(0)))
     try:
-        if device.type == "cuda":
-            step(batch)  # makes the optimizer's state
-            torch.cuda.reset_peak_memory_stats(device)
-            step(batch)
-            # The copy of the model that is tried is not there in training.
-            memory = torch.cuda.max_memory_allocated(device) - sum(tensor.nbytes for tensor in weights)
-        else:
-            with KeptForBackward(weights) as kept:
-                step(batch)
-            memory = kept.peak
+        step(batch)  # makes the optimizer's state
+        memory = peak_bytes(lambda: step(batch), device)
     except DeviceMemoryError:
         return None
     if step.micro.size < step.micro.configured:
         return None
+    if device.type == "cuda":  # what stays between steps; the copy of the model that is tried is not there in training
+        weights = [*step.model.parameters(), *step.model.buffers()]
+        memory += torch.cuda.memory_allocated(device) - sum(tensor.nbytes for tensor in weights)
     return Tried(size, memory, size / _seconds(lambda: step(batch)) if timed else 0.0)
 
 

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Examples, Metric
+from dlrun.engine.device import total_memory
 from dlrun.engine.loaders import Preparation, gather
 from dlrun.engine.memory import halving, logger
 from dlrun.engine.precision import Precision
+
+EVAL_BATCH = {"cpu": 512, "cuda": 16384, "mps": 1024}  # on a CPU larger ones spill the caches
+EVAL_SHARE = 1 / 8  # of the device's memory
 
 
 class Tally:
@@ -116,6 +120,15 @@ def loss_weight(loss: object, batch: Batch) -> Tensor | float:
     """What the loss's mean divides by: the number of examples, unless it says otherwise."""
     weight = getattr(loss, "weight", None)
     return weight(batch.targets) if callable(weight) else float(len(batch))
+
+
+def evaluation_batch_size(bytes_per_example: int, device: torch.device) -> int:
+    """As many examples as are quick together, a power of two: fewer where that would take much of the device's memory.
+
+    A function of model and device, not of the memory that is free at the moment: the last bits of a mean depend on it.
+    """
+    room = int(EVAL_SHARE * total_memory(device)) // max(bytes_per_example, 1)
+    return min(EVAL_BATCH[device.type], 1 << max(room.bit_length() - 1, 0))
 
 
 def wide(device: torch.device) -> torch.dtype:

@@ -1,14 +1,73 @@
-"""How much memory a step keeps for its backward pass, measured on any device."""
+"""How much memory a computation takes, measured on any device."""
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+def peak_bytes(compute: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that `compute()` has allocated at one time, beside what was there before.
+
+    On CUDA as its allocator counts; elsewhere of all tensors, without what single kernels need for themselves.
+    """
+    if device.type != "cuda":
+        made = Allocations()
+        with made:
+            compute()
+        return made.peak
+    before = int(torch.cuda.memory_allocated(device))
+    torch.cuda.reset_peak_memory_stats(device)
+    compute()
+    return int(torch.cuda.max_memory_allocated(device)) - before
+
+
+class Allocations(TorchDispatchMode):
+    """While it is entered, follows the tensors that operations make until they are let go.
+
+    Attributes:
+        peak: the most bytes of them at one time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        self._known: dict[int, weakref.ref[UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        for value in tree_iter((arguments, options)):
+            if isinstance(value, Tensor):
+                self._follow(value, counted=False)  # there before, unless it is followed already
+        result = function(*arguments, **(options or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._follow(value, counted=True)
+        return result
+
+    def _follow(self, tensor: Tensor, counted: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._known and self._known[key]() is storage:
+            return
+        size = storage.nbytes() if counted else 0
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+        def gone(_: object) -> None:
+            self._now -= size
+            self._known.pop(key, None)
+
+        self._known[key] = weakref.ref(storage, gone)
 
 
 class KeptForBackward:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlrun.build import check_fit
 from dlrun.contracts import Batch
-from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.evaluate import Evaluator, evaluation_batch_size
 from dlrun.engine.loaders import Preparation
 from dlrun.engine.memory import DeviceMemoryError, LateMemoryError, MicroBatches, halving, is_out_of_memory
 from dlrun.engine.objective import Objective
@@ -223,3 +224,29 @@ def test_several_evaluators_stay_in_step():
         return [one.batch_size for one in pair]
 
     assert halving(pair, measure) == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "each", "size"),
+    [("cpu", 1000, 512), ("cuda", 1000, 16384), ("cpu", 8_000_000, 256), ("cuda", 8_000_000, 256), ("cpu", 10**12, 1)],
+)
+def test_an_evaluation_s_batch_takes_an_eighth_of_the_memory_at_most(kind, each, size, monkeypatch):
+    monkeypatch.setattr("dlrun.engine.evaluate.total_memory", lambda device: 8 * 8_000_000 * 511)
+    assert evaluation_batch_size(each, torch.device(kind)) == size
+
+
+def test_what_an_example_takes_in_a_forward_pass_is_counted_by_hand():
+    splits = sample("vectors")
+    plain = Preparation(splits.spec, (), 0, CPU)
+    features, classes = splits.spec.num_features, splits.spec.num_outputs
+    model = nn.Sequential(nn.Linear(features, 1000), nn.Tanh(), nn.Linear(1000, classes))
+    each = check_fit(model, nn.CrossEntropyLoss(), splits, plain)
+    assert 2 * 4 * 1000 <= each <= 2 * 4 * 1000 + 200  # the hidden layer before and after tanh
+
+
+def test_a_model_that_is_too_large_for_two_examples_is_refused_before_training():
+    splits = sample("vectors")
+    with pytest.raises(
+        DeviceMemoryError, match=r"forward pass of the model \(Roomy\) with 2 examples: choose a smaller"
+    ):
+        check_fit(Roomy(1), nn.CrossEntropyLoss(), splits, Preparation(splits.spec, (), 0, CPU))
