@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,16 +14,25 @@ from torch import nn
 from dlrun import build, splitting, techniques
 from dlrun.config import schema
 from dlrun.contracts import Augment, DataSpec, Examples, Splits
+from dlrun.engine import batch_size
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.capture import Advance, CapturedStep, EagerStep, obstacle
 from dlrun.engine.device import choose_device
-from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.evaluate import Evaluator, evaluation_batch_size
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
+from dlrun.engine.memory import logger
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
-from dlrun.engine.seeding import derive, make_deterministic, make_repeatable, seed_everything
+from dlrun.engine.seeding import (
+    derive,
+    make_deterministic,
+    make_repeatable,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
@@ -33,8 +43,6 @@ from dlrun.optim.durations import resolve
 from dlrun.optim.lookahead import Lookahead
 from dlrun.optim.sam import SharpnessAware
 
-EVAL_BATCH = {"cpu": 512, "cuda": 4096, "mps": 1024}  # at least; larger ones spill the CPU's caches
-
 
 @dataclass
 class Assembly:
@@ -42,6 +50,9 @@ class Assembly:
 
     Attributes:
         evaluator: makes the Evaluator of a split: "train", "val" or "test".
+        config: with numbers in place of what is found out here, so what a run is known by and repeated with.
+        notes: what was found out.
+        warn: receives a sentence about what memory did not allow.
     """
 
     config: dict[str, Any]
@@ -52,6 +63,8 @@ class Assembly:
     model: nn.Module
     loss: nn.Module
     evaluator: Callable[[str], Evaluator]
+    warn: Callable[[str], None] = logger.warning
+    notes: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> DataSpec:
@@ -77,7 +90,6 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     make_repeatable()
     if settings.deterministic:
         make_deterministic()
-    data = build.data_settings(config)
     splits = build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
@@ -87,17 +99,55 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     if isinstance(loss, nn.Module):
         loss = loss.to(device)
     plain = Preparation(splits.spec, (), config["seed"], device, convolves(model))
-    build.check_fit(model, loss, splits, plain)
+    quick = evaluation_batch_size(build.check_fit(model, loss, splits, plain), device)
 
     def evaluator(split: str) -> Evaluator:
         examples: Examples = getattr(splits, split)
+        data = build.data_settings(a.config)
         if _resident(splits, data, device):
             examples = examples.to(device)
-        size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
+        size = min(data.eval_batch_size or max(data.chosen_batch_size, quick), max(1, len(examples)))
         metrics = build.build_metrics(splits.spec, settings.metrics)
-        return Evaluator(examples, size, plain, loss, metrics, precision, device)
+        made = Evaluator(examples, size, plain, loss, metrics, precision, device)
+        made.warn = lambda text: a.warn(text)
+        return made
 
-    return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+    a = Assembly(config, settings, device, precision, splits, model, loss, evaluator)
+    if config["data"].get("batch_size") == "auto":
+        find_batch_size(a)
+    return a
+
+
+def find_batch_size(a: Assembly) -> None:
+    """Put a number in the place of data.batch_size=auto, found by steps of training on copies of the model.
+
+    Nothing of them is left: the run is, to the bit, the one that has the number written in its configuration.
+    """
+    settings, config = a.settings, a.config
+    # What depends on the length of training is left out; what will learn, learns; and workers are not worth starting.
+    settings = replace(
+        settings,
+        max_steps=10_000,
+        compile=False,
+        distill=None,
+        freeze=settings.freeze and {k: v if v == "always" else 0 for k, v in settings.freeze.items()},
+    )
+
+    def sized(size: int, **more: Any) -> dict[str, Any]:
+        return {**config, "data": {**config["data"], "batch_size": size, **more}}
+
+    def trial(size: int) -> Training:
+        a.config = {**sized(size, workers=0), "scheduler": None, "callbacks": None}
+        tried = replace(a, settings=settings, model=copy.deepcopy(a.model))
+        return prepare_training(tried, lambda record: None, ())
+
+    state = random_state(a.device)
+    size, why = batch_size.choose(trial, len(a.splits.train), settings.accumulate, a.device)
+    restore_random_state(state, a.device)
+    a.config = sized(size)
+    lr = config["optimizer"].get("lr")
+    kept = "" if lr is None else f"; optimizer.lr stays {lr:g}, whatever the batch"
+    a.notes.append(f"data.batch_size=auto is {size}: {why}{kept}.")
 
 
 def prepare_training(
@@ -119,7 +169,7 @@ def prepare_training(
     stopping = settings.early_stopping
     monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None, settings.metrics)
     plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
-    build.check_smallest_batch(a.model, a.splits, plain, data.batch_size, data.drop_last)
+    build.check_smallest_batch(a.model, a.splits, plain, data.chosen_batch_size, data.drop_last)
     loader = build_loader(a, data, build.build_augment(a.config, a.spec))
     planned_steps = settings.max_steps or settings.epochs * loader.steps_per_epoch
 
@@ -148,9 +198,11 @@ def prepare_training(
         own.append(StopEarly(stopping.patience, stopping.min_delta))
     # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
     seed_everything(derive(a.config["seed"], "train") % 2**32)
-    validate: Callable[[nn.Module], dict[str, float]] = a.evaluator("val")
+    validate: Callable[[nn.Module], dict[str, float]] = (of_val := a.evaluator("val"))
     if isinstance(average, StochasticWeightAverage):
-        validate = EvaluateAverage(validate, average, lambda: a.evaluator("train").batches(), a.precision)
+        validate = EvaluateAverage(
+            validate, average, lambda: _like(a.evaluator("train"), of_val).batches(), a.precision
+        )
     return Training(
         train_step=step,
         loader=loader,
@@ -191,7 +243,7 @@ def build_step(
         a.precision,
         # Not by torch's own rule, a shape that changes: which kernels a batch meets would depend on those before it.
         forward=torch.compile(a.model, dynamic=hasattr(a.splits.train, "lengths")) if settings.compile else None,
-        micro_batch_size=data.batch_size,
+        micro_batch_size=data.chosen_batch_size,
         accumulate=settings.accumulate,
         transforms=techniques.build_transforms(settings, a.model, a.config["seed"], a.device),
         sam=SharpnessAware(parameters, sam.rho, sam.adaptive) if sam else None,
@@ -222,7 +274,7 @@ def build_advance(
 
 def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> Loader:
     """Resident where the data fit on the device, else streaming; `data.loader` overrides."""
-    batch_size = data.batch_size * a.settings.accumulate
+    batch_size = data.chosen_batch_size * a.settings.accumulate
     prepare = Preparation(a.spec, augment, a.config["seed"], a.device, convolves(a.model))
     train, seed = a.splits.train, a.config["seed"]
     refuse_broken_carry(a.model, train, data, a.settings)
@@ -267,6 +319,12 @@ def checkpoint_header(a: Assembly, fingerprint: str) -> dict[str, Any]:
 def data_fingerprint(a: Assembly) -> str:
     """A hash of the data in all splits."""
     return splitting.fingerprint(a.splits)
+
+
+def _like(evaluator: Evaluator, other: Evaluator) -> Evaluator:
+    """The evaluator, in batches no larger than memory has left to the other."""
+    evaluator.batch_size = min(evaluator.batch_size, other.batch_size)
+    return evaluator
 
 
 def _resident(splits: Splits, data: schema.Data, device: torch.device) -> bool:

@@ -20,8 +20,10 @@ from dlrun import splitting
 from dlrun.config import schema
 from dlrun.contracts import Augment, Batch, DataSpec, Logger, Metric, Splits, Task
 from dlrun.engine.callbacks import Callback
+from dlrun.engine.footprint import Allocations
 from dlrun.engine.foreign import adapt
 from dlrun.engine.loaders import gather
+from dlrun.engine.memory import INSTEAD, DeviceMemoryError, is_out_of_memory
 from dlrun.errors import ConfigError, ContractError, DlrunError
 from dlrun.optim.durations import resolve, resolve_arguments
 from dlrun.optim.parameter_groups import parameter_groups
@@ -69,6 +71,11 @@ def build_data(config: Part) -> Splits:
     factory = _factory("data", {key: value for key, value in node.items() if key not in COMMON_DATA})
     wanted = _parameters(factory)
     shared = {key: value for key, value in node.items() if key in COMMON_DATA and key in wanted}
+    if shared.get("batch_size") == "auto":
+        raise ConfigError(
+            f"data.batch_size=auto is found by training steps, but data={node['_target_']} needs the size to make its "
+            "examples: give a number."
+        )
     splits = _call("data", node, factory, **shared)
     if not isinstance(splits, Splits):
         raise ContractError(f"data={node['_target_']} must return dlrun.contracts.Splits, got {type(splits).__name__}.")
@@ -91,9 +98,10 @@ def build_model(config: Part, spec: DataSpec) -> nn.Module:
     return model
 
 
-def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callable[[Batch, int], Batch]) -> None:
+def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callable[[Batch, int], Batch]) -> int:
     """One forward pass of two examples, without touching the generators or the model's statistics.
 
+    Returns: the bytes that model and loss take for an example, at most at one time.
     Raises: ContractError if the model cannot read the data, or its outputs are not what the loss needs.
     """
     spec, was_training = splits.spec, model.training
@@ -102,13 +110,17 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
         gather(splits.train, torch.arange(min(2, len(splits.train)))).map(lambda tensor: tensor.to(where)), 0
     )
     model.eval()
-    name = type(model).__name__
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad():
+    name, made = type(model).__name__, Allocations()
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.no_grad(), made:
         try:
             outputs = model(*batch.arguments)
         except DlrunError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise DeviceMemoryError(
+                    f"out of memory in a forward pass of the model ({name}) with {len(batch)} examples: {INSTEAD}"
+                ) from error
             raise ContractError(
                 f"the model ({name}) cannot read data={spec.name}, {spec.kind.plural} of shape {spec.shape}: "
                 f"{_one_line(error)}."
@@ -127,6 +139,7 @@ def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callab
         except Exception as error:
             raise ContractError(f"the loss does not fit data={spec.name}: {_one_line(error)}.") from error
     model.train(was_training)
+    return -(-made.peak // len(batch))
 
 
 def check_smallest_batch(

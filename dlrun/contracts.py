@@ -247,8 +247,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def split(self, size: int) -> list[Batch]:
-        """Parts of `size` examples; the last may be smaller."""
+    def split(self, size: int | list[int]) -> list[Batch]:
+        """Parts of `size` examples, of which the last may be smaller, or of as many as a list says."""
         targets = self.targets.split(size)
         if isinstance(self.inputs, tuple):
             pieces = zip(*(tensor.split(size) for tensor in self.inputs), strict=True)

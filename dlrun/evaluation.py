@@ -15,6 +15,7 @@ from dlrun.contracts import IGNORED, DataSpec, Task
 from dlrun.engine.calibration import fit_temperature
 from dlrun.engine.dropout import dropout_active
 from dlrun.engine.evaluate import Evaluator
+from dlrun.engine.memory import halving
 from dlrun.engine.mixture import Mixture
 from dlrun.engine.seeding import derive, seed_everything
 from dlrun.errors import UsageError
@@ -87,8 +88,11 @@ def evaluate(
     first = members[0].a
     _refuse_contradictions(first.spec, len(members), temperature, mc_dropout)
     names = [which] if len(members) == 1 else [str(number) for number in range(1, len(members) + 1)]
+    notes: list[str] = []
+    for member in members:
+        member.a.warn = notes.append
     columns = {name: alone(member, split) for name, member in zip(names, members, strict=True)}
-    result = Evaluation(split, first.spec, len(getattr(first.splits, split)), columns)
+    result = Evaluation(split, first.spec, len(getattr(first.splits, split)), columns, notes)
     if len(members) > 1:
         columns["ensemble"] = together(members, split)
     if mc_dropout:
@@ -106,29 +110,37 @@ def alone(member: Member, split: str) -> Column:
     """A model's loss, metrics and scores."""
     evaluator = member.a.evaluator(split)
     metrics, spec = build.build_all_metrics(member.a.spec), member.a.spec
-    tally = evaluator.tally(metrics)
-    for outputs, batch in evaluator.forward(member.model):
-        tally.add(outputs, batch)
-    result = tally.result()
+    result = evaluator.measure(member.model, metrics)
     if spec.task is Task.SEQUENCE_TO_SEQUENCE and spec.target_vocabulary and find_spec("sacrebleu"):
         by_character = spec.target_vocabulary.level == "char"
-        result["bleu"] = bleu(*translations(evaluator, member.model, spec), by_character=by_character)
+        said, wanted = halving([evaluator], lambda: translations(evaluator, member.model, spec))
+        result["bleu"] = bleu(said, wanted, by_character=by_character)
     return Column(result, build.answers_in(metrics))
 
 
-def together(members: Sequence[Member], split: str) -> Column:
-    """The same of the mean of their predictions; each sees the split as its own run encodes it."""
+def together(members: Sequence[Member], split: str, seed: int | None = None) -> Column:
+    """The same of the mean of their predictions; each sees the split as its own run encodes it.
+
+    Args:
+        seed: of what the models draw, if they do.
+    """
     made = {id(member.a): member.a.evaluator(split) for member in members}
     evaluators = [made[id(member.a)] for member in members]
     for evaluator in evaluators:
         evaluator.batch_size = evaluators[0].batch_size
-    metrics, mixture = build.build_all_metrics(members[0].a.spec), Mixture([member.a.spec for member in members])
-    tally = evaluators[0].tally(metrics)
-    passes = [evaluator.forward(member.model) for evaluator, member in zip(evaluators, members, strict=True)]
-    for parts in zip(*passes, strict=True):
-        batch = parts[0][1]
-        tally.add(mixture([outputs for outputs, _ in parts], batch.targets), batch)
-    return Column(tally.result() | mixture.result(), build.answers_in(metrics))
+    metrics = build.build_all_metrics(members[0].a.spec)
+
+    def attempt() -> dict[str, float]:
+        if seed is not None:
+            seed_everything(seed)
+        tally, mixture = evaluators[0].tally(metrics), Mixture([member.a.spec for member in members])
+        passes = [evaluator.forward(member.model) for evaluator, member in zip(evaluators, members, strict=True)]
+        for parts in zip(*passes, strict=True):
+            batch = parts[0][1]
+            tally.add(mixture([outputs for outputs, _ in parts], batch.targets), batch)
+        return tally.result() | mixture.result()
+
+    return Column(halving(evaluators, attempt), build.answers_in(metrics))
 
 
 def with_dropout(member: Member, split: str, draws: int) -> Column:
@@ -136,14 +148,14 @@ def with_dropout(member: Member, split: str, draws: int) -> Column:
 
     Raises: UsageError if the model drops nothing.
     """
-    seed_everything(derive(member.a.config["seed"], "mc_dropout") % 2**32)
     with dropout_active(member.model) as dropping:
         if not dropping:
             raise UsageError(
                 f"mc_dropout={draws} needs a model that was trained with dropout, and in this one "
                 f"({type(member.model).__name__}) nothing is dropped; train one with model.dropout=0.2, say."
             )
-        return together([member] * draws, split)
+        seed = derive(member.a.config["seed"], "mc_dropout") % 2**32
+        return together([member] * draws, split, seed)
 
 
 def translations(evaluator: Evaluator, model: nn.Module, spec: DataSpec) -> tuple[list[str], list[str]]:

@@ -7,8 +7,9 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import torch
 from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
-from dlrun.config.compose import Composed
+from dlrun.config.compose import Composed, settled
 from dlrun.config.identity import differences, run_id
 from dlrun.contracts import Logger
 from dlrun.engine import checkpoint
 from dlrun.engine.callbacks import BestWeights, Callback
 from dlrun.engine.device import describe_device
 from dlrun.engine.loop import fit
+from dlrun.engine.memory import INSTEAD, LateMemoryError, is_out_of_memory, release
 from dlrun.engine.training import Training
 from dlrun.errors import CheckpointError, DlrunError, ResumeError
 from dlrun.recorded import evaluated_weights, load_teacher, read_checkpoint, use_paths
@@ -37,6 +39,14 @@ from dlrun.runs.provenance import provenance
 FINISHED = ("completed", "early_stopped")
 
 
+class _GoOnError(Exception):
+    """A run is to go on from its last checkpoint, with micro-batches of at most that size."""
+
+    def __init__(self, run: RunDirectory, micro_batch_size: int) -> None:
+        super().__init__(run, micro_batch_size)
+        self.run, self.micro_batch_size = run, micro_batch_size
+
+
 class RunFailedError(DlrunError):
     """A run ended with an exception; the run directory holds the traceback."""
 
@@ -48,7 +58,12 @@ def train(composed: Composed, console: Console) -> RunDirectory:
 
     Raises: DlrunError before anything is written if something does not fit; RunFailedError if training raised.
     """
+    return _within_memory(console, lambda: _begin(composed, console))
+
+
+def _begin(composed: Composed, console: Console) -> RunDirectory:
     a = assembly.assemble(composed.config)
+    composed = settled(composed, a.config)
     run = RunDirectory(composed.run_dir)
     fingerprint = assembly.data_fingerprint(a)
     session = Session(a, run, fingerprint, console)
@@ -71,6 +86,21 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
 
     Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
     """
+    return _within_memory(console, lambda: _go_on(run, console))
+
+
+def _within_memory(console: Console, sit: Callable[[], RunDirectory]) -> RunDirectory:
+    """Train by `sit`; when memory runs out in mid-run, let go of everything and go on from the last checkpoint."""
+    while True:
+        try:
+            return sit()
+        except _GoOnError as error:  # with it goes the traceback, and with that all that was on the device
+            sit = partial(_go_on, error.run, console, error.micro_batch_size)
+        release()
+
+
+def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = None) -> RunDirectory:
+    """Continue a run, with micro-batches of at most that many examples."""
     config, known = run.read_config(), run.read_json(run.provenance)
     use_paths(run)
     check(config)
@@ -92,7 +122,7 @@ def resume(run: RunDirectory, console: Console) -> RunDirectory:
             f"The run began with {threads} CPU threads and goes on with {torch.get_num_threads()}: sums are taken in "
             f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."
         )
-    Session(a, run, fingerprint, console).go(state)
+    Session(a, run, fingerprint, console).go(state, micro_batch_size)
     return run
 
 
@@ -110,21 +140,30 @@ class Session:
             a, self.record, [_Report(console)], load_teacher(a), console.warn
         )
         self.training.save, self.training.save_weights = self.save, self.save_weights
+        self.micro = self.training.train_step.micro
+        self.micro.warn = a.warn = console.warn
         self.best = next(c for c in self.training.callbacks.callbacks if isinstance(c, BestWeights))
 
-    def go(self, state: dict[str, Any] | None) -> None:
-        """Train to the end and write the summary, whatever happens."""
+    def go(self, state: dict[str, Any] | None, micro_batch_size: int | None = None) -> None:
+        """Train to the end and write the summary, whatever happens.
+
+        Raises: _GoOnError if memory has run out and training must begin again from the last checkpoint.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.run.logged())
             stack.callback(self.console.close)
             stack.enter_context(self.run.locked())
             self.restore(state)
+            self.micro.size = min(self.micro.size, micro_batch_size or self.micro.size)
             stack.callback(self._close_loggers)
             try:
                 self.run.traceback.unlink(missing_ok=True)
                 self._begin()
                 fit(self.training)
                 self._end()
+            except LateMemoryError as error:
+                self.console.warn(str(error))
+                raise _GoOnError(self.run, error.micro_batch_size) from None
             except (Exception, KeyboardInterrupt) as error:
                 self._fail(error)
 
@@ -178,6 +217,7 @@ class Session:
                 f"data {a.spec.name}: {sizes} · {a.spec.kind.plural} {a.spec.shape} · {a.spec.task.value}",
                 f"model {type(t.model).__name__}: {a.parameters:,} parameters · {a.device} · {a.precision.name}",
                 f"run {self.run}",
+                *a.notes,
             ],
             t.total_steps,
             t.loader.steps_per_epoch,
@@ -239,6 +279,8 @@ class Session:
         }
         if t.status == "interrupted":
             summary["signal"] = int(t.interrupt.requested)
+        if self.micro.size < self.micro.configured:
+            summary["micro_batch_size"] = self.micro.size  # memory would not hold what was configured
         if t.divergence:
             summary["divergence"] = t.divergence
         return summary | ({"error": error} if error else {})
@@ -260,6 +302,8 @@ class Session:
         if isinstance(error, CheckpointError):
             raise error
         reason = error if isinstance(error, DlrunError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if is_out_of_memory(error):
+            reason = f"out of memory ({reason}): {INSTEAD}"
         where = f" (traceback in {self.run.traceback})" if self.run.traceback.exists() else ""
         is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         way_out = f"; once there is room: dlrun resume {self.run}" if is_full else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlrun import assembly
 from dlrun.assembly import Assembly
 from dlrun.contracts import Batch
+from dlrun.engine.footprint import KeptForBackward, peak_bytes
 from dlrun.engine.training import Training
 from dlrun.recorded import load_teacher
 
@@ -126,33 +127,38 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def memory(training: Training, batch: Batch) -> dict[str, int]:
-    """Bytes of weights, gradients, optimizer state, what a step keeps for its backward pass, and resident data.
+    """Bytes by what needs them, and "peak", the most that is there at one time in a step, all together.
 
-    Measured by doing one step, so call it last.
+    Activations are what is kept for the backward pass. The peak is more than the sum where a backward pass needs much
+    for itself, and less where gradients come after activations have gone. Measured by two steps, so call it last.
     """
-    step = training.train_step
-    parameters = [p for p in step.model.parameters() if p.requires_grad]
-    owned = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    step, device = training.train_step, training.device
+    step.forward = step.model  # measured as it is written: compiling takes longer and needs no more
+    model = step.model
+    kept = KeptForBackward([*model.parameters(), *model.buffers()])
+    beside = 0
     if training.total_steps:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            step(batch)
+        step(batch)  # makes the optimizer's state
+        for parameter in model.parameters():
+            parameter.grad = None
+        with kept:
+            beside = peak_bytes(lambda: step(batch), device)
     state = getattr(step.optimizer, "state", {})
     held = [
         v for values in state.values() if isinstance(values, dict) for v in values.values() if isinstance(v, Tensor)
     ]
+    averages = [] if step.average is None else [*step.average.module.parameters(), *step.average.module.buffers()]
     examples = getattr(training.loader, "examples", None)
-    return {
-        "weights": sum(p.nbytes for p in step.model.parameters()),
-        "gradients": sum(p.nbytes for p in parameters),
-        "optimizer": sum(tensor.nbytes for tensor in held),
-        "activations": sum(kept.values()),
+    standing = {
+        "weights": _bytes([*model.parameters(), *model.buffers()]),
+        "optimizer": _bytes(held),
+        "averages": _bytes([*averages, *(step.lookahead.slow if step.lookahead else ())]),
         "data": 0 if examples is None else examples.nbytes,
     }
+    gradients = _bytes(p for p in model.parameters() if p.requires_grad)
+    peak = sum(standing.values()) + _bytes([*batch.arguments, batch.targets]) + beside
+    return {**standing, "gradients": gradients, "activations": kept.peak, "peak": peak}
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -36,11 +36,11 @@ def run(arguments: list[str]) -> int:
     )
     from dlrun.planning import plan
 
-    show(composed.config, plan(composed.config))
+    show(plan(composed.config))
     return 0
 
 
-def show(config: dict[str, Any], found: Plan) -> None:
+def show(found: Plan) -> None:
     """Print a plan."""
     from rich import box
     from rich.console import Console
@@ -48,6 +48,7 @@ def show(config: dict[str, Any], found: Plan) -> None:
     from rich.tree import Tree
 
     out = Console(highlight=False)
+    config = found.assembly.config
     tree = Tree(f"[bold]{config.get('name', 'configuration')}[/]")
     grow(tree, {key: value for key, value in config.items() if key != "name"})
     out.print(tree)
@@ -69,14 +70,16 @@ def show(config: dict[str, Any], found: Plan) -> None:
         soft_wrap=True,
     )
     out.print(f"[bold]device[/] {a.device}  [bold]precision[/] {a.precision.name}")
+    for note in found.assembly.notes:
+        out.print(note, soft_wrap=True)
     if found.lrs:
         out.print(f"\n[bold]learning rate[/] {min(found.lrs):.3g} to {max(found.lrs):.3g}")
         out.print("\n".join(curve(found.lrs)))
     out.print("[bold]parameter groups[/]")
     for line in found.groups:
         out.print("  ", line)
-    parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count)
-    out.print(f"[bold]memory[/] {parts}", soft_wrap=True)
+    parts = ", ".join(f"{name} {size(count)}" for name, count in found.memory.items() if count and name != "peak")
+    out.print(f"[bold]memory[/] {parts}; {size(found.memory['peak'])} at most at one time in a step", soft_wrap=True)
 
 
 def model_line(found: Plan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from dlrun.config import resolvers
 from dlrun.config.check import check
 from dlrun.config.explain import HYDRA_ERRORS, explain_value, translate
+from dlrun.config.identity import run_id
 from dlrun.config.location import CONF
 from dlrun.config.overrides import groups, is_choice, read, refuse_sweep
 from dlrun.config.places import placed, refuse_shadowed
@@ -55,6 +56,14 @@ class Composed:
             "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": self.hydra})),
             "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(self.overrides)),
         }
+
+
+def settled(composed: Composed, config: dict[str, Any]) -> Composed:
+    """The same with `config`, in which what was to be found out is a number; the folder is called by its run id."""
+    old, new = run_id(composed.config), run_id(config)
+    folder = composed.run_dir
+    name = folder.name.removesuffix(old) + new if folder.name.endswith(old) else folder.name
+    return replace(composed, config=config, run_dir=folder.with_name(name))
 
 
 def compose(

@@ -141,7 +141,7 @@ class Data:
     """What every data set understands beside its factory's own arguments."""
 
     name: str | None = None
-    batch_size: PositiveInt = 128
+    batch_size: Literal["auto"] | PositiveInt = 128
     eval_batch_size: PositiveInt | None = None
     val_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.1
     test_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.2
@@ -160,6 +160,12 @@ class Data:
     drop_last: bool = False
     loader: Literal["auto", "resident", "streaming"] = "auto"
     workers: NonNegativeInt = 2
+
+    @property
+    def chosen_batch_size(self) -> int:
+        """`batch_size` as the number it is once a run is assembled."""
+        assert isinstance(self.batch_size, int)
+        return self.batch_size
 
 
 @dataclass(frozen=True)

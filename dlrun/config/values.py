@@ -88,7 +88,7 @@ def _plain(kind: type) -> Allowed:
 
 
 def _literal(choices: tuple[Any, ...]) -> Allowed:
-    words = "one of " + ", ".join(shown(choice).strip("'") for choice in choices)
+    words = ("one of " if len(choices) > 1 else "") + ", ".join(shown(choice).strip("'") for choice in choices)
     return Allowed(lambda value: any(value == c and type(value) is type(c) for c in choices), words, choices)
 
 

@@ -43,6 +43,16 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     return description
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes the device has; a small machine's where it cannot be asked."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 8 << 30
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that could be used on the device now; half of physical memory where it cannot be asked."""
     if device.type == "cuda":

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Examples, Metric
+from dlrun.engine.device import total_memory
 from dlrun.engine.loaders import Preparation, gather
+from dlrun.engine.memory import halving, logger
 from dlrun.engine.precision import Precision
+
+EVAL_BATCH = {"cpu": 512, "cuda": 16384, "mps": 1024}  # on a CPU larger ones spill the caches
+EVAL_SHARE = 1 / 8  # of the device's memory
 
 
 class Tally:
@@ -53,6 +58,10 @@ class Evaluator:
         prepare: normalisation, without augmentation.
         loss: (outputs, targets) to the mean over a batch.
         metrics: of this split alone; reset at the beginning of each evaluation.
+
+    Attributes:
+        batch_size: becomes smaller when memory runs out.
+        warn: receives the sentence that says so.
     """
 
     def __init__(
@@ -69,17 +78,27 @@ class Evaluator:
         self.loss, self.metrics, self.precision, self.device = loss, metrics, precision, device
         # Where the examples are, so that no batch waits for its indices; lengths, where there are any, are on the CPU.
         place = torch.device("cpu") if hasattr(examples, "lengths") else examples.device
-        self._indices = torch.arange(len(examples), device=place).split(batch_size)
+        self._index = torch.arange(len(examples), device=place)
+        self.warn: Callable[[str], None] = logger.warning
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """{"loss": …, and each metric's names}, the loss as the mean over all examples."""
         was_training = model.training
         model.eval()
-        tally = self.tally(self.metrics)
-        for outputs, batch in self.forward(model):
-            tally.add(outputs, batch)
+        result = self.measure(model, self.metrics)
         model.train(was_training)
-        return tally.result()
+        return result
+
+    def measure(self, model: nn.Module, metrics: Sequence[Metric]) -> dict[str, float]:
+        """The same of the model as it is, by `metrics`, in batches that fit into memory."""
+
+        def attempt() -> dict[str, float]:
+            tally = self.tally(metrics)
+            for outputs, batch in self.forward(model):
+                tally.add(outputs, batch)
+            return tally.result()
+
+        return halving([self], attempt)
 
     def forward(self, model: nn.Module) -> Iterator[tuple[Tensor, Batch]]:
         """The outputs for each batch of the split, and the batch; the model is used as it is."""
@@ -95,7 +114,7 @@ class Evaluator:
 
     def batches(self) -> Iterator[Batch]:
         """The split in its own order, prepared, on the device."""
-        for index in self._indices:
+        for index in self._index.split(self.batch_size):
             batch = gather(self.examples, index).map(lambda tensor: tensor.to(self.device, non_blocking=True))
             yield self.prepare(batch, 0)
 
@@ -104,6 +123,15 @@ def loss_weight(loss: object, batch: Batch) -> Tensor | float:
     """What the loss's mean divides by: the number of examples, unless it says otherwise."""
     weight = getattr(loss, "weight", None)
     return weight(batch.targets) if callable(weight) else float(len(batch))
+
+
+def evaluation_batch_size(bytes_per_example: int, device: torch.device) -> int:
+    """As many examples as are quick together, a power of two: fewer where that would take much of the device's memory.
+
+    A function of model and device, not of the memory that is free at the moment: the last bits of a mean depend on it.
+    """
+    room = int(EVAL_SHARE * total_memory(device)) // max(bytes_per_example, 1)
+    return min(EVAL_BATCH[device.type], 1 << max(room.bit_length() - 1, 0))
 
 
 def wide(device: torch.device) -> torch.dtype:

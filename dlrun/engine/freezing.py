@@ -46,9 +46,13 @@ class Freezing:
             parameter.requires_grad_(step is not None)  # what will ever learn: the optimizer gets those
         self._refuse_idle_start(named)
 
-    def at(self, step: int) -> None:
-        """Set the model up for optimizer step `step`; a function of the step alone. Call it before every step."""
-        if self._applied is None or (step != self._applied + 1) or step in self._changes:
+    def at(self, step: int) -> bool:
+        """Set the model up for optimizer step `step`; a function of the step alone. Call it before every step.
+
+        Returns: whether what learns may have changed.
+        """
+        changes = self._applied is None or (step != self._applied + 1) or step in self._changes
+        if changes:
             for parameter, thaws in self._thaw_steps.items():
                 parameter.requires_grad_(thaws is not None and step >= thaws)
             was_asleep, self._asleep = self._asleep, list(_without_gradients(self.model))
@@ -59,6 +63,7 @@ class Freezing:
         for module in self._asleep:
             if module.training:  # a validation has put the whole model back into training mode
                 module.eval()
+        return changes
 
     def _refuse_idle_start(self, named: list[tuple[str, nn.Parameter]]) -> None:
         learning = [self._thaw_steps.get(p, 0) or 0 for _, p in named if p.requires_grad]

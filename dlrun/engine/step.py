@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlrun.contracts import Batch, Metric, Optimizer
 from dlrun.engine.freezing import Freezing
+from dlrun.engine.memory import MicroBatches
 from dlrun.engine.objective import Objective, Shares
 from dlrun.engine.precision import Precision
 from dlrun.errors import ConfigError
@@ -50,8 +51,9 @@ class TrainStep:
     Args:
         objective: what is minimised.
         forward: called instead of `model`, such as its compiled form, which shares its weights.
-        accumulate: micro-batches a batch is cut into. Their gradients are weighted by what each loss is a mean
-            over, so the sum is the gradient of the whole batch, also when the last is smaller.
+        micro_batch_size, accumulate: of the micro-batches that a batch is cut into, and their number. Their gradients
+            are weighted by what each loss is a mean over, so the sum is the gradient of the whole batch, also when the
+            last is smaller.
         transforms: of the gradients, in this order.
         sam: where to take the gradients from; None: from where the weights are.
         lookahead: slow weights behind the optimizer's; or None.
@@ -61,6 +63,7 @@ class TrainStep:
 
     Attributes:
         steps: how many have been done.
+        micro: the micro-batches; they become smaller when memory runs out.
         measure_norm: whether the next step is to leave `gradient_norm`.
         gradient_norm: of all gradients before any transform, a scalar on the device.
     """
@@ -86,9 +89,9 @@ class TrainStep:
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.forward = model if forward is None else forward  # a compiled model has no truth value
         self.precision, self.scaler = precision, precision.scaler
-        self.micro_batch_size, self.accumulate = micro_batch_size, accumulate
         self.transforms, self.sam, self.lookahead = tuple(transforms), sam, lookahead
         self.average, self.freezing, self.metrics = average, freezing, tuple(metrics)
+        self.micro = MicroBatches(model, micro_batch_size, accumulate, self.metrics)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS) or getattr(optimizer, "needs_closure", False)
         self.steps = 0
@@ -105,8 +108,8 @@ class TrainStep:
 
     def begin(self) -> None:
         """What the host does before a step, according to how many have been done."""
-        if self.freezing is not None:
-            self.freezing.at(self.steps)
+        if self.freezing is not None and self.freezing.at(self.steps):
+            self.micro.forget()
         for transform in self.transforms:
             transform.begin(self.steps)
 
@@ -114,10 +117,7 @@ class TrainStep:
         """The part of a step that is the device's alone. Returns: the batch's objective, a scalar on the device."""
         if self.needs_closure:
             return self._step_with_closure(batch)
-        loss = self._gradients(batch, self.metrics)
-        if self.sam is not None:
-            with self.sam.climbed(), buffers_kept(self.model):
-                self._gradients(batch, ())
+        loss = self.micro.fitted(self._evaluate, batch)
         self._transform_gradients()
         self._update()
         return loss
@@ -139,14 +139,22 @@ class TrainStep:
     @property
     def variant(self) -> tuple[object, ...]:
         """What decides, beside the shapes of a batch, which work `compute` gives the device."""
-        return self.measure_norm, self.freezing.phase if self.freezing is not None else 0
+        return self.measure_norm, self.micro.size, self.freezing.phase if self.freezing is not None else 0
+
+    def _evaluate(self, batch: Batch) -> Tensor:
+        """Leave the gradient that the update is to follow in the parameters. Returns: the objective."""
+        loss = self._gradients(batch, self.metrics)
+        if self.sam is not None:
+            with self.sam.climbed(), buffers_kept(self.model):
+                self._gradients(batch, ())
+        return loss
 
     def _gradients(self, batch: Batch, metrics: Sequence[Metric]) -> Tensor:
         """Leave the gradient of the batch's objective in the parameters, and nothing else. Returns: the objective."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.accumulate == 1:
+        parts = self.micro.parts(batch)
+        if len(parts) == 1:
             return self._backward(batch, None, metrics)
-        parts = batch.split(self.micro_batch_size)
         shares = self.objective.shares(parts)
         return torch.stack(
             [self._backward(part, share, metrics) for part, share in zip(parts, shares, strict=True)]
@@ -184,7 +192,8 @@ class TrainStep:
         losses: list[Tensor] = []
 
         def closure() -> Tensor:
-            loss = self._gradients(batch, () if losses else self.metrics)
+            metrics = () if losses else self.metrics
+            loss = self.micro.fitted(lambda batch: self._gradients(batch, metrics), batch)
             self._transform_gradients()
             losses.append(loss)
             return loss
@@ -212,6 +221,7 @@ class TrainStep:
         """Everything that evolves, tensors not copied."""
         return {
             "steps": self.steps,
+            "micro_batch_size": self.micro.size,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -224,6 +234,7 @@ class TrainStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.steps = state["steps"]
+        self.micro.size = state.get("micro_batch_size", self.micro.size)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -177,7 +177,7 @@ def test_sam_is_two_plain_evaluations_written_out(accumulate):
     counting = Counting()
     step = TrainStep(
         model, Objective(nn.CrossEntropyLoss()), optimizer, NoSchedule(), choose_precision("fp32", CPU),
-        micro_batch_size=16, accumulate=accumulate, sam=SharpnessAware(list(model.parameters()), 0.2),
+        micro_batch_size=32 // accumulate, accumulate=accumulate, sam=SharpnessAware(list(model.parameters()), 0.2),
         transforms=[ClipNorm(0.5)], metrics=[counting],
     )  # fmt: skip
 
