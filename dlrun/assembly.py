@@ -15,7 +15,7 @@ from dlrun.config import schema
 from dlrun.contracts import Augment, DataSpec, Examples, Splits
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
-from dlrun.engine.device import choose_device
+from dlrun.engine.device import choose_device, use_threads
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
@@ -62,15 +62,17 @@ class Assembly:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly:
+def assemble(config: dict[str, Any], device_word: str | None = None, threads: int | None = None) -> Assembly:
     """Build data, model and loss, check that they fit together, and put them on the device.
 
     Args:
         device_word: instead of the configuration's `trainer.device`.
+        threads: instead of its `trainer.threads`.
 
     Raises: DlrunError, before anything is written, for whatever does not work out.
     """
     settings = build.trainer_settings(config)
+    use_threads(threads or settings.threads)
     device = choose_device(device_word or settings.device)
     precision = choose_precision(settings.precision, device)
     if settings.deterministic:

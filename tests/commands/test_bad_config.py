@@ -177,6 +177,8 @@ MORE_VALUES = {
     "trainer.epochs=null": ["trainer.epochs", "null", "a whole number >= 1"],
     "trainer.epochs=true": ["trainer.epochs", "true", "a whole number >= 1"],
     "trainer.max_steps=0": ["trainer.max_steps", "0", "a whole number >= 1 or null"],
+    "trainer.threads=0": ["trainer.threads", "0", "in [1, 1024]"],
+    "trainer.threads=auto": ["trainer.threads", "auto", "null"],
     "trainer.accumulate=0": ["trainer.accumulate", "0", "a whole number >= 1"],
     "trainer.eval_every=-1": ["trainer.eval_every", "-1", "'5%' or '2ep'"],
     "trainer.precision=BF16": ["trainer.precision", "'BF16'", "Did you mean 'bf16'?"],
