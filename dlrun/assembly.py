@@ -18,6 +18,7 @@ from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveChec
 from dlrun.engine.device import choose_device, use_threads
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.freezing import Freezing
+from dlrun.engine.heap import keep_freed_memory
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.order import make_order
 from dlrun.engine.precision import Precision, choose_precision
@@ -75,6 +76,8 @@ def assemble(config: dict[str, Any], device_word: str | None = None, threads: in
     use_threads(threads or settings.threads)
     device = choose_device(device_word or settings.device)
     precision = choose_precision(settings.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if settings.deterministic:
         make_deterministic()
     data = build.data_settings(config)
