@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the C library would hand it back to the system and fetch it anew at every step."""
+"""Freed memory stays with the process; the C library would hand it back and fetch it anew at every step."""
 
 import ctypes
 import platform
