@@ -63,12 +63,18 @@ class Assembly:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def assemble(config: dict[str, Any], device_word: str | None = None, threads: int | None = None) -> Assembly:
+def assemble(
+    config: dict[str, Any],
+    device_word: str | None = None,
+    threads: int | None = None,
+    splits: Splits | None = None,
+) -> Assembly:
     """Build data, model and loss, check that they fit together, and put them on the device.
 
     Args:
         device_word: instead of the configuration's `trainer.device`.
         threads: instead of its `trainer.threads`.
+        splits: complete ones, instead of its `data`.
 
     Raises: DlrunError, before anything is written, for whatever does not work out.
     """
@@ -81,7 +87,7 @@ def assemble(config: dict[str, Any], device_word: str | None = None, threads: in
     if settings.deterministic:
         make_deterministic()
     data = build.data_settings(config)
-    splits = build.build_data(config)
+    splits = splits or build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
     if convolves(model):

@@ -20,6 +20,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return made
 
 
+def figure(number: float) -> str:
+    """Three digits that count, and no powers of ten: 12,345 and 1.23."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
 def count_text(number: float) -> str:
     """A count with its prefix and a blank before it: 1.82 G."""
     for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -110,7 +110,8 @@ def transfer_rate(device: torch.device, *, to_device: bool, pinned: bool, megaby
 def convolution_rate(device: torch.device, precision: str, *, channels_last: bool, budget: float = 0.2) -> float:
     """Operations per second of a 3 x 3 convolution and its backward pass, 32 to 32 channels on 32 x 32."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    layer = nn.Conv2d(32, 32, 3, padding=1, bias=False, device=device, dtype=TYPES[precision]).to(memory_format=layout)
+    layer = nn.Conv2d(32, 32, 3, padding=1, bias=False, device=device, dtype=TYPES[precision])
+    layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
     images = torch.randn(32, 32, 32, 32, device=device).to(TYPES[precision], memory_format=layout).requires_grad_()
 
     def step() -> None:
