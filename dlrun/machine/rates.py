@@ -13,6 +13,7 @@ from dlrun.machine.clock import seconds_each, synchronise
 
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192), "mps": (512, 1024, 2048, 4096)}
+LONGEST = 1.0  # seconds that one product may take
 FROM_CAPABILITY = {"tf32": (8, 0), "bf16": (8, 0), "fp16": (7, 0)}  # GPUs that have tensor cores for it
 
 
@@ -66,9 +67,17 @@ def product_rate(device: torch.device, precision: str, size: int, budget: float 
 
 
 def peak_rate(device: torch.device, precision: str, budget: float = 0.3) -> float:
-    """The highest rate of matrix products of several sizes: what nothing on this device computes faster than."""
-    sizes = SIZES[device.type]
-    return max(product_rate(device, precision, size, budget / len(sizes)) for size in sizes)
+    """The highest rate of matrix products of several sizes: what nothing on this device computes faster than.
+
+    Sizes that would take longer than `LONGEST`, as they do in a format that the device imitates, are left out.
+    """
+    best = 0.0
+    for size in SIZES[device.type]:
+        rate = product_rate(device, precision, size, budget / len(SIZES[device.type]))
+        best = max(best, rate)
+        if 2 * (2 * size) ** 3 / rate > LONGEST:
+            break
+    return best
 
 
 def copy_rate(device: torch.device, megabytes: int = 128, budget: float = 0.1) -> float:

@@ -121,10 +121,8 @@ def profile(config: dict[str, Any], steps: int, out: Path) -> Profile:
         raise UsageError("the model has no trainable parameters, so there is no step to profile; choose another model.")
     data = build.data_settings(config)
     timing = warmed(training, steps)
-    eager, captured = training, False
-    if a.settings != eager_settings(a).settings:
-        captured = True
-        eager = prepare(eager_settings(a), steps)
+    captured = is_captured(a)
+    eager = prepare(eager_settings(a), steps) if captured else training
     eager_seconds = warmed(eager, steps).step_seconds if captured else timing.step_seconds
     phases = phase_seconds(eager, steps)
     memory, total = memory_used(a.device)
@@ -166,6 +164,11 @@ def prepare(a: Assembly, steps: int) -> Training:
         longer = replace(a, settings=replace(a.settings, max_steps=needed))
         training = assembly.prepare_training(longer, lambda record: None, (), teacher)
     return ready(training)
+
+
+def is_captured(a: Assembly) -> bool:
+    """Whether the run's step is launched whole, as one graph, in which no phases can be told apart."""
+    return a.device.type == "cuda" and eager_settings(a).settings != a.settings
 
 
 def eager_settings(a: Assembly) -> Assembly:
