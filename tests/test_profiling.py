@@ -2,9 +2,11 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._C._autograd import DeviceType
 
 from dlrun import assembly
 from dlrun.cli import main
@@ -15,7 +17,8 @@ from dlrun.profiling import Profile, count_flops, prepare
 from dlrun.profiling.advice import suggestions
 from dlrun.profiling.phases import Stopwatch, instrumented, replaced
 from dlrun.profiling.steps import LEAST, timed_steps
-from dlrun.profiling.trace import Trace, covered
+from dlrun.profiling.trace import Trace, covered, read_trace
+from dlrun.profiling.trace import _short as short_name
 
 CPU = torch.device("cpu")
 SMALL = ["data=digits", "data.limit=200", "data.batch_size=32", "trainer.epochs=2"]
@@ -283,3 +286,48 @@ def test_a_divergence_is_said(tmp_path):
 def test_a_model_that_does_not_learn_has_no_steps(short, tmp_path, capsys):
     assert main(["profile", "data=noisy_sine", "model=last_value", f"out={tmp_path}"]) == 2
     assert "no trainable parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kernel", "short"),
+    [
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>, x>(int, y)", "FillFunctor"),
+        ("ampere_sgemm_128x64_tn", "ampere_sgemm_128x64_tn"),
+        ("Memcpy HtoD (Pageable -> Device)", "Memcpy HtoD"),
+        ("void cutlass::Kernel2<cutlass_80_wmma_tensorop>(cutlass::Params)", "Kernel2"),
+    ],
+)
+def test_names_of_kernels_fit_into_a_table(kernel, short):
+    assert short in short_name(kernel)
+    assert len(short_name(kernel)) < 60
+
+
+class Event:
+    """What torch's profiler gives for an operator (or its average), a kernel, or a call of CUDA."""
+
+    def __init__(self, name: str, device: DeviceType, begin: float = 0.0, end: float = 0.0, count: int = 1) -> None:
+        self.key = self.name = name
+        self.device_type, self.count = device, count
+        self.time_range = SimpleNamespace(start=begin, end=end)
+        self.self_device_time_total = self.self_cpu_time_total = end - begin
+
+
+class Recorded:
+    """Two steps on a GPU: two kernels that overlap, under a phase and torch's own range."""
+
+    def events(self) -> list[Event]:
+        gpu = DeviceType.CUDA
+        kernels = [Event("void gemm<float>(int)", gpu, 10, 30), Event("void add<float>(int)", gpu, 20, 50)]
+        return [*kernels, Event("forward", gpu, 0, 100), Event("Optimizer.step#SGD.step", gpu, 0, 100)]
+
+    def key_averages(self) -> list[Event]:
+        calls = [("cudaLaunchKernel", 6), ("cuLaunchKernelEx", 2), ("cudaStreamSynchronize", 1), ("cudaMemcpyAsync", 4)]
+        return [*self.events(), *(Event(name, DeviceType.CPU, count=count) for name, count in calls)]
+
+
+def test_launches_waits_and_idle_time_are_read_from_a_trace_of_a_gpu():
+    trace = read_trace(Recorded(), torch.device("cuda", 0), steps=2)
+    assert [(row.name, row.seconds) for row in trace.kernels] == [("add", 15e-6), ("gemm", 10e-6)]
+    assert (trace.launches, trace.waits) == (4, 0.5)
+    assert trace.busy_seconds == pytest.approx(40e-6 / 2)
+    assert profile(**GPU, trace=trace, step_seconds=100e-6).idle == pytest.approx(0.8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,12 +208,11 @@ def traced(training: Training, steps: int, file: Path) -> Trace:
 def count_flops(training: Training) -> int | None:
     """Floating-point operations of one step in products of all kinds, or None where torch cannot count them."""
     step = training.train_step
-    cudnn = torch.backends.cudnn.flags(enabled=False) if training.device.type == "cuda" else nullcontext()
     with suppress(RuntimeError, NotImplementedError), ExitStack() as stack:
         # Operations that these fuse are counted only when they are taken apart.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(without_onednn())
-        stack.enter_context(cudnn)
+        stack.enter_context(without_cudnn())
         stack.enter_context(plain_forward(training))
         counter = stack.enter_context(FlopCounterMode(display=False))
         step(next(iter(training.loader.epoch(0))))
@@ -226,8 +225,21 @@ def plain_forward(training: Training) -> Iterator[None]:
     """The model itself instead of what has been compiled of it, in whose kernels nothing can be counted."""
     step = training.train_step
     compiled, step.forward = step.forward, step.model
-    yield
-    step.forward = compiled
+    try:
+        yield
+    finally:
+        step.forward = compiled
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """PyTorch's own kernels on the GPU; `torch.backends.cudnn.flags` would set TF32 too."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def measured_peaks(a: Assembly) -> dict[str, float]:

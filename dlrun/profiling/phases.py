@@ -44,7 +44,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.on_gpu = device.type == "cuda"
+        self.device, self.on_gpu = device, device.type == "cuda"
         self._stack = [OTHER]
         self._marks: list[tuple[str, Any]] = []
         self._laps: list[int] = []  # the number of marks at the beginning of each step
@@ -58,7 +58,7 @@ class Stopwatch:
         now: Any = time.perf_counter()
         if self.on_gpu:
             now = torch.cuda.Event(enable_timing=True)
-            now.record()
+            now.record(torch.cuda.current_stream(self.device))
         self._marks.append((self._stack[-1], now))
 
     @contextmanager
@@ -99,7 +99,7 @@ class Stopwatch:
         record) keeps its share as well as half of the steps can tell.
         """
         if self.on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         steps = [self._between(first, last) for first, last in pairwise(self._laps)]
         steps.sort(key=lambda step: sum(step.values()))
         kept = steps[: max(1, (len(steps) + 1) // 2)]

@@ -18,6 +18,9 @@ LAUNCH = re.compile(r"cu(da)?Launch(Cooperative)?Kernel|cu(da)?GraphLaunch")
 WAIT = re.compile(r"cuda(Stream|Device|Event)Synchronize|cudaMemcpy$|cu(Stream|Ctx|Event)Synchronize")
 
 
+RANGES = ("ProfilerStep", "Activity Buffer", "Optimizer.", "Torch-Compiled Region", "## Call CompiledFxGraph")
+
+
 @dataclass
 class Operator:
     """An operator or a kernel: its own time and its calls, in a step."""
@@ -92,13 +95,9 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _is_range(row: Any) -> bool:
-    """Whether it is a phase's name or the profiler's own, which hold the time of others."""
+    """Whether it is a phase's name, or one that torch puts around others; a range holds the time of what is in it."""
     name = getattr(row, "key", None) or row.name
-    return (
-        name in ORDER
-        or name.startswith(("ProfilerStep", "Activity Buffer"))
-        or bool(getattr(row, "is_user_annotation", False))
-    )
+    return name in ORDER or name.startswith(RANGES) or bool(getattr(row, "is_user_annotation", False))
 
 
 def _plain(operator: str) -> str:
@@ -117,5 +116,5 @@ def _short(kernel: str) -> str:
     """A C++ kernel's name without its types: templates and arguments are longer than a line."""
     plain = re.sub(r"^void ", "", kernel)
     inner = re.search(r"(\w+Functor\w*|\w+_kernel\w*)", plain[plain.find("<") :]) if "elementwise" in plain else None
-    head = re.split(r"[<(]", plain)[0].split("::")[-1]
+    head = re.split(r"[<(]", plain)[0].strip().split("::")[-1]
     return f"{head} ({inner[1]})" if inner and inner[1] != head else head
