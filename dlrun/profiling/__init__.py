@@ -34,6 +34,7 @@ WARM_STEPS, WARM_SECONDS = 5, 1.0
 PASS_SECONDS = 1.5  # for each of the passes; one of `LEAST` steps may take longer
 TRY_SECONDS = 0.3  # for each try of a variation
 TRIES = 2  # of each variation, taking turns
+LONG_STEP = 0.2  # seconds: a step that is busy enough, whatever the batch; the tries of others would take too long
 LARGER = 4  # times as many examples in a step, to see whether that is faster
 EAGER = {"graph": False}  # settings under which every operation of a step is launched on its own, where there are such
 
@@ -51,7 +52,7 @@ class Profile:
         captured: whether `step_seconds` is that of a captured step, and phases and trace those of an eager one.
         by_threads: a step's time by number of CPU threads; empty on a GPU.
         larger: examples in a larger step, and how many times as many samples per second it does; None where it did not
-            fit.
+            fit, or a step is long as it is.
         loader: resident or streaming.
         fused: whether the optimizer's update is one kernel; None where it has no such.
         settings: of the trainer and the data, that suggestions refer to.
@@ -151,7 +152,8 @@ def profile(config: dict[str, Any], steps: int, out: Path) -> Profile:
     )
     if a.device.type == "cpu":
         found.by_threads = try_threads(training, steps)
-    found.larger = try_larger(a, training, steps)
+    if timing.step_seconds < LONG_STEP:
+        found.larger = try_larger(a, training, steps)
     return found
 
 
@@ -279,7 +281,7 @@ def try_threads(training: Training, steps: int) -> dict[int, float]:
         for count in counts:
             with computing_with(count):
                 timed_steps(training, 1, 0.0)
-                found[count] = min(found[count], timed_steps(training, steps, TRY_SECONDS).step_seconds)
+                found[count] = min(found[count], timed_steps(training, steps, TRY_SECONDS, least=1).step_seconds)
     return found
 
 

@@ -62,12 +62,12 @@ def _forget(record: dict[str, Any]) -> None:
     pass
 
 
-def timed_steps(training: Training, steps: int, seconds: float) -> Timing:
-    """Go on training for `steps` steps, or `LEAST` of them and `seconds` seconds if these come sooner.
+def timed_steps(training: Training, steps: int, seconds: float, least: int = LEAST) -> Timing:
+    """Go on training for `steps` steps, or `least` of them and `seconds` seconds if these come sooner.
 
     Raises: DlrunError if the loss is no number any more; KeyboardInterrupt on Ctrl-C.
     """
-    watch = _Watch(steps, seconds)
+    watch = _Watch(steps, seconds, least)
     training.callbacks = CallbackList([watch])
     samples = training.samples
     training.status = "running"
@@ -93,12 +93,12 @@ def timed_steps(training: Training, steps: int, seconds: float) -> Timing:
 class _Watch(Callback):
     """Ends training when it has run for long enough."""
 
-    def __init__(self, steps: int, seconds: float) -> None:
-        self.steps, self.deadline = steps, time.perf_counter() + seconds
+    def __init__(self, steps: int, seconds: float, least: int) -> None:
+        self.steps, self.deadline, self.least = steps, time.perf_counter() + seconds, least
         self.ends: list[float] = []
 
     def on_step_end(self, training: Training) -> None:
         self.ends.append(time.perf_counter())
-        late = self.ends[-1] > self.deadline and len(self.ends) >= LEAST
+        late = self.ends[-1] > self.deadline and len(self.ends) >= self.least
         if len(self.ends) == self.steps or late:
             training.status = "interrupted"
