@@ -20,7 +20,7 @@ HELP = """\
 dlrun bench [--quick] [device=auto] [json=FILE]    this machine's figures, and what follows for settings
 
   dlrun bench
-  dlrun bench --quick                  10 s instead of 40
+  dlrun bench --quick                  fewer sizes, shorter measurements
   dlrun bench device=cpu json=machine.json
 
 Memory, matrix products by number format, the cost of a call, transfers to a GPU, convolution, attention, decoding of
