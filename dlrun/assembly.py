@@ -18,9 +18,10 @@ from dlrun.engine import batch_size
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.callbacks import BestWeights, Callback, CallbackList, SaveCheckpoints, StopEarly
 from dlrun.engine.capture import Advance, CapturedStep, EagerStep, obstacle
-from dlrun.engine.device import choose_device
+from dlrun.engine.device import choose_device, use_threads
 from dlrun.engine.evaluate import Evaluator, evaluation_batch_size
 from dlrun.engine.freezing import Freezing
+from dlrun.engine.heap import keep_freed_memory
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.memory import logger
 from dlrun.engine.order import make_order
@@ -76,21 +77,31 @@ class Assembly:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly:
+def assemble(
+    config: dict[str, Any],
+    device_word: str | None = None,
+    threads: int | None = None,
+    splits: Splits | None = None,
+) -> Assembly:
     """Build data, model and loss, check that they fit together, and put them on the device.
 
     Args:
         device_word: instead of the configuration's `trainer.device`.
+        threads: instead of its `trainer.threads`.
+        splits: complete ones, instead of its `data`.
 
     Raises: DlrunError, before anything is written, for whatever does not work out.
     """
     settings = build.trainer_settings(config)
+    use_threads(threads or settings.threads)
     device = choose_device(device_word or settings.device)
     precision = choose_precision(settings.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     make_repeatable()
     if settings.deterministic:
         make_deterministic()
-    splits = build.build_data(config)
+    splits = splits or build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)
     if convolves(model):

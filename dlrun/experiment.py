@@ -106,7 +106,8 @@ def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = N
     check(config)
     _refuse_finished(run)
     _refuse_edited(run, config, known)
-    a = assembly.assemble(config)
+    threads = (known.get("device") or {}).get("threads")
+    a = assembly.assemble(config, threads=threads)
     state, warnings = checkpoint.load_last(run.last, run.previous)
     fingerprint = assembly.data_fingerprint(a)
     if known.get("data_fingerprint") not in (None, fingerprint):
@@ -116,8 +117,7 @@ def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = N
         )
     for warning in warnings:
         console.warn(warning)
-    threads = (known.get("device") or {}).get("threads", torch.get_num_threads())
-    if threads != torch.get_num_threads():
+    if threads not in (None, torch.get_num_threads()):
         console.warn(
             f"The run began with {threads} CPU threads and goes on with {torch.get_num_threads()}: sums are taken in "
             f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from dlrun import assembly
 from dlrun.cli import main
 from dlrun.config.compose import compose
+from dlrun.engine.device import use_threads
 from dlrun.engine.training import Training
 from dlrun.experiment import resume, train
 from dlrun.runs.console import Console
@@ -135,6 +137,46 @@ def test_the_same_configuration_gives_the_same_bits_and_another_seed_does_not(tm
     c = run_to(tmp_path / "c", [*RUN, "seed=4"], [], monkeypatch)
     assert_equal(a, b)
     assert a["records"] != c["records"]
+
+
+# Wide enough for torch to divide its products and sums among threads, which changes their last bits.
+WIDE = ["data=digits", "data.limit=300", "model=mlp", "model.widths=[512]", "data.batch_size=200", "trainer.epochs=3"]
+
+
+def test_a_run_is_resumed_with_the_threads_it_began_with(tmp_path, monkeypatch, capsys):
+    own = torch.get_num_threads()
+    assemble, seen = assembly.assemble, []
+
+    def in_another_shell(*arguments: Any, **options: Any) -> assembly.Assembly:
+        if len(seen) == 2:
+            torch.set_num_threads(5)  # what the resumed run finds, where OMP_NUM_THREADS is another
+        made = assemble(*arguments, **options)
+        seen.append(torch.get_num_threads())
+        return made
+
+    monkeypatch.setattr(assembly, "assemble", in_another_shell)
+    try:
+        torch.set_num_threads(3)
+        undisturbed = run_to(tmp_path / "whole", WIDE, [], monkeypatch)
+        disturbed = run_to(tmp_path / "killed", WIDE, [2], monkeypatch)
+        assert seen == [3, 3, 3]
+        assert_equal(undisturbed, disturbed)
+        assert json.loads((tmp_path / "killed/provenance.json").read_text())["device"]["threads"] == 3
+    finally:
+        torch.set_num_threads(own)
+        use_threads(None)
+        torch.set_num_threads(own)
+    assert "threads" not in capsys.readouterr().err
+
+
+def test_a_run_uses_the_threads_asked_for_and_leaves_the_next_one_its_own(tmp_path):
+    own = torch.get_num_threads()
+    words = ["data=digits", "data.limit=100", "trainer.max_steps=1"]
+    for threads, folder in (("2", "a"), ("3", "b"), ("null", "c")):
+        train(compose([*words, f"trainer.threads={threads}", f"hydra.run.dir={tmp_path / folder}"]), Console())
+    known = [json.loads((tmp_path / folder / "provenance.json").read_text())["device"]["threads"] for folder in "abc"]
+    assert known == [2, 3, own]
+    assert torch.get_num_threads() == own
 
 
 def dlrun(*words: str) -> subprocess.Popen[str]:

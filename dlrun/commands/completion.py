@@ -101,6 +101,8 @@ PREDICT_OPTIONS = {
     "seed": [],
     "attention": [],
 }
+PROFILE_OPTIONS: dict[str, list[str]] = {"steps": ["50"], "out": []}
+BENCH_OPTIONS: dict[str, list[str]] = {"device": ["auto", "cpu", "cuda", "mps"], "json": []}
 FOLDER_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp"}  # the shell completes folders itself
 SCHEMAS = {"trainer": "Trainer", "data": "Data", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 
@@ -137,7 +139,13 @@ def words(line: str) -> list[str]:
 
 
 def _flags(command: str) -> list[str]:
-    own = {"train": HYDRA_FLAGS, "plan": CONFIG_FLAGS, "list": ["--config-dir"]}
+    own = {
+        "train": HYDRA_FLAGS,
+        "plan": CONFIG_FLAGS,
+        "profile": CONFIG_FLAGS,
+        "list": ["--config-dir"],
+        "bench": ["--quick"],
+    }
     return [*own.get(command, []), "--help"]
 
 
@@ -149,11 +157,15 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
         yield from SCRIPTS
     elif command == "list":
         yield from _list_words(Catalog(_config_dir(typed)), positional)
-    elif command in {"train", "plan"}:
+    elif command in {"train", "plan", "profile"}:
         if typed and typed[-1] in FLAG_VALUES:
             yield from FLAG_VALUES[typed[-1]]
         else:
             yield from _overrides(Catalog(_config_dir(typed)), typed, current)
+            if command == "profile" and "." not in current:
+                yield from _options(PROFILE_OPTIONS, current)
+    elif command == "bench":
+        yield from _options(BENCH_OPTIONS, current)
     elif command in {"resume", "evaluate", "predict"}:
         if not positional:
             yield from _runs(current)

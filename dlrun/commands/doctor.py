@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import dlrun
-from dlrun.commands.doctor_devices import GIB, devices, usable_cores
+from dlrun.commands.doctor_devices import GIB, devices
 from dlrun.commands.finding import ERROR, NOTE, OK, WARNING, Finding, in_a_line, installed
 from dlrun.config.catalog import Catalog
 from dlrun.errors import DlrunError, UsageError
+from dlrun.machine.cores import usable_cores
 
 HELP = """dlrun doctor          versions, devices and their number formats, data found, and anything that would bite
 

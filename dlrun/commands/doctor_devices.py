@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.commands.finding import OK, WARNING, Finding, in_a_line, installed
+from dlrun.machine.cores import usable_cores
 
 GIB = 1 << 30
 
@@ -99,11 +100,6 @@ def compiler(environment: Mapping[str, str], has_gpu: bool) -> Finding:
     if has_gpu and installed("triton") is None:
         return Finding(WARNING, "torch.compile", "no triton for the GPU", "pip install triton")
     return Finding(OK, "torch.compile", found)
-
-
-def usable_cores() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _total_memory() -> str:

@@ -52,6 +52,24 @@ def take_runs(
     return [find_run(name) for name in names], words
 
 
+def own_words(arguments: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The `key=value` words of the command's own among its arguments, and the others, which are the run's.
+
+    Raises: UsageError for one that is given twice.
+    """
+    own: dict[str, str] = {}
+    others = []
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if not equals or key not in known:
+            others.append(word)
+            continue
+        if key in own:
+            raise UsageError(f"{key} is given twice, as '{own[key]}' and '{value}'; leave one out.")
+        own[key] = value
+    return own, others
+
+
 def whole(words: Mapping[str, str], key: str, least: int) -> int | None:
     """The whole number of a key, None where it is not given. Raises: UsageError if it is none, or below `least`."""
     text = words.get(key)

@@ -17,6 +17,7 @@ from dlrun.contracts import (
 )
 from dlrun.optim.rules import ParameterGroups
 
+Threads = Annotated[int, Interval(1, 1024)]
 Percentile = Annotated[float, Interval(0, 100, open_low=True)]
 Score = Literal[
     "top2",
@@ -117,6 +118,7 @@ class Trainer:
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     compile: bool = False
     graph: bool | Literal["auto"] = "auto"
+    threads: Threads | None = None
     accumulate: PositiveInt = 1
     eval_every: Duration = "1ep"
     log_every: PositiveInt = 50

@@ -28,6 +28,24 @@ def choose_device(word: str) -> torch.device:
     return device
 
 
+_torchs_own: int | None = None  # threads, where `use_threads` has set another number
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with `count` CPU threads from now on; None: with as many as torch would, whatever a run before has set.
+
+    Sums are taken in another order by another number of threads, so it is part of what decides the last bits. Call it
+    before anything is computed: not every build of torch changes the number afterwards.
+    """
+    global _torchs_own
+    if count is None:
+        count, _torchs_own = _torchs_own, None
+    elif _torchs_own is None:
+        _torchs_own = torch.get_num_threads()
+    if count is not None and count != torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
 def describe_device(device: torch.device) -> dict[str, Any]:
     """What decides speed and, to the last bit, results."""
     description: dict[str, Any] = {

@@ -71,6 +71,12 @@ def runs(tmp_path, monkeypatch) -> Path:
         ("dlrun predict last checkpoint=l", ["checkpoint=last"]),
         ("dlrun predict last a.png out", ["output="]),
         ("dlrun predict last output=", []),
+        ("dlrun profile st", ["steps="]),
+        ("dlrun profile trainer.thr", ["trainer.threads="]),
+        ("dlrun profile out=", []),
+        ("dlrun bench ", ["device=", "json="]),
+        ("dlrun bench device=c", ["device=cpu", "device=cuda"]),
+        ("dlrun bench --", ["--quick", "--help"]),
         ("dlrun plan --", ["--config-dir", "--config-path", "--config-name", "--help"]),
     ],
 )

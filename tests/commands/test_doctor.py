@@ -11,9 +11,10 @@ import torch
 
 from dlrun.commands import doctor
 from dlrun.commands.doctor import data, machine, torchvision_fits, writable
-from dlrun.commands.doctor_devices import compiler, cpu_precisions, devices, gpu_precisions, usable_cores
+from dlrun.commands.doctor_devices import compiler, cpu_precisions, devices, gpu_precisions
 from dlrun.commands.finding import ERROR, NOTE, OK, WARNING, Finding, installed
 from dlrun.errors import ConfigError, UsageError
+from dlrun.machine.cores import usable_cores
 
 NOWHERE = Path("/nonexistent")
 

@@ -1,0 +1,1 @@
+"""What this machine can do, measured: arithmetic, memory, overheads. Knows nothing of training."""
