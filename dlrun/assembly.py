@@ -29,6 +29,7 @@ from dlrun.errors import ConfigError
 from dlrun.examples import TextWindows
 from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
+from dlrun.optim.eager import keep_dynamo_unloaded
 from dlrun.optim.lookahead import Lookahead
 from dlrun.optim.sam import SharpnessAware
 
@@ -75,6 +76,8 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     precision = choose_precision(settings.precision, device)
     if settings.deterministic:
         make_deterministic()
+    if not settings.compile:
+        keep_dynamo_unloaded()
     data = build.data_settings(config)
     splits = build.build_data(config)
     seed_everything(config["seed"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrun.config.catalog import Catalog, groups_text
 from dlrun.errors import DlrunError, UsageError, did_you_mean
+from dlrun.startup import loading
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,7 +61,8 @@ def run(arguments: list[str]) -> int:
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )
     # The configuration is right: only now is torch imported.
-    from dlrun.experiment import exit_code, train
+    with loading():
+        from dlrun.experiment import exit_code, train
     from dlrun.runs.console import Console
 
     return exit_code(train(composed, Console()))
@@ -200,7 +202,9 @@ class Jobs:
     def _train(config: DictConfig, node: Any, folder: Path) -> int:
         from dlrun.config.check import check
         from dlrun.config.compose import Composed, plain
-        from dlrun.experiment import exit_code, train
+
+        with loading():
+            from dlrun.experiment import exit_code, train
         from dlrun.runs.console import Console
 
         values = plain(config)
