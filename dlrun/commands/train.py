@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrun.config.catalog import Catalog, groups_text
 from dlrun.errors import DlrunError, UsageError, did_you_mean
+from dlrun.report.painter import at_hand
 from dlrun.startup import loading
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ def run(arguments: list[str]) -> int:
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )
     # The configuration is right: only now is torch imported.
-    with loading():
-        from dlrun.experiment import exit_code, train
-    from dlrun.runs.console import Console
+    with at_hand():
+        with loading():
+            from dlrun.experiment import exit_code, train
+        from dlrun.runs.console import Console
 
-    return exit_code(train(composed, Console()))
+        return exit_code(train(composed, Console()))
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -148,7 +150,8 @@ def sweep(words: argparse.Namespace) -> int:
     hydra = open_hydra(words.config_path, words.config_dir)
     jobs = Jobs()
     try:
-        hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
+        with at_hand():
+            hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
     except KeyboardInterrupt:
         print(f"dlrun: interrupted after {len(jobs.done)} jobs, recorded in {jobs.folder}.", file=sys.stderr)
         return 128 + signal.SIGINT
