@@ -144,10 +144,11 @@ def sweep(words: argparse.Namespace) -> int:
 
     from dlrun.config.compose import CONFIG_NAME, open_hydra
     from dlrun.config.explain import HYDRA_ERRORS, translate
-    from dlrun.config.sweep import sweep_words
+    from dlrun.config.sweep import compose_once, sweep_words
 
     overrides = sweep_words(words.overrides, words.config_path, words.config_name, words.config_dir)
     hydra = open_hydra(words.config_path, words.config_dir)
+    compose_once(hydra.config_loader)
     jobs = Jobs()
     try:
         with at_hand():
