@@ -25,7 +25,7 @@ _process: subprocess.Popen[str] | None = None
 def at_hand() -> Iterator[None]:
     """Have a process that draws meanwhile."""
     global _process
-    if _process is None and sys.executable and len(os.sched_getaffinity(0)) > 1:
+    if _process is None and sys.executable and _cpus() > 1:
         with suppress(OSError):  # no process to be had: drawn here
             _process = _start()
     try:
@@ -43,12 +43,12 @@ def drawing(metrics: Path, path: Path, **what: Any) -> Callable[[], None]:
     asked = _process is not None and _ask(_process, request)
 
     def wait() -> None:
-        answer = _process.stdout.readline() if asked and _process and _process.stdout else ""
-        if not answer.endswith("\n"):
+        answer = _answer(_process, str(path)) if asked and _process is not None else None
+        if answer is None:
             _stop()
             _draw(request)
-        elif error := json.loads(answer):
-            raise OSError(*error)
+        elif answer["error"]:
+            raise OSError(*answer["error"])
 
     return wait
 
@@ -58,12 +58,12 @@ def paint() -> None:
     importlib.import_module("dlrun.report.curves")  # now, not when there is something to draw
 
     for line in sys.stdin:
+        request, failure = json.loads(line), None
         try:
-            _draw(json.loads(line))
-            answer = None
+            _draw(request)
         except OSError as error:
-            answer = [error.errno, error.strerror, error.filename]
-        print(json.dumps(answer), flush=True)
+            failure = [error.errno, error.strerror, error.filename]
+        print(json.dumps({"path": request["path"], "error": failure}), flush=True)
 
 
 def _draw(request: dict[str, Any]) -> None:
@@ -94,6 +94,21 @@ def _ask(process: subprocess.Popen[str], request: dict[str, Any]) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _answer(process: subprocess.Popen[str], path: str) -> dict[str, Any] | None:
+    """What the process says of the picture `path`; None if it has died."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        answer: dict[str, Any] = json.loads(line) if line.endswith("\n") else {}
+        if answer.get("path") == path:  # else of a run that failed and did not wait
+            return answer
+    return None
+
+
+def _cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _stop() -> None:

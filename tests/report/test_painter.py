@@ -43,17 +43,18 @@ def drawn_here(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def two_cpus(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)))
+def have_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(painter, "_cpus", lambda: count)
 
 
 def test_the_process_draws_what_would_be_drawn_here(
     metrics: Path, expected: bytes, drawn_here: list[Path], monkeypatch: pytest.MonkeyPatch
 ):
-    two_cpus(monkeypatch)
+    have_cpus(monkeypatch, 2)
     pictures = [metrics.with_name(f"{name}.png") for name in "ab"]
     with painter.at_hand():
         process = painter._process
+        painter.drawing(metrics, metrics.parent / "nowhere" / "b.png", **WHAT)  # by a run that fails and does not wait
         for picture in pictures:
             painter.drawing(metrics, picture, **WHAT)()
             assert picture.read_bytes() == expected
@@ -69,7 +70,7 @@ def test_the_process_draws_what_would_be_drawn_here(
 def test_without_a_process_or_when_it_has_died_the_picture_is_drawn_here(
     cpus: int, metrics: Path, expected: bytes, drawn_here: list[Path], monkeypatch: pytest.MonkeyPatch
 ):
-    two_cpus(monkeypatch, cpus)
+    have_cpus(monkeypatch, cpus)
     picture = metrics.with_name("a.png")
     with painter.at_hand():
         assert (painter._process is None) == (cpus == 1)
