@@ -41,6 +41,7 @@ from dlrun.errors import ConfigError
 from dlrun.examples import TextWindows
 from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
+from dlrun.optim.eager import keep_dynamo_unloaded
 from dlrun.optim.lookahead import Lookahead
 from dlrun.optim.sam import SharpnessAware
 
@@ -101,6 +102,8 @@ def assemble(
     make_repeatable()
     if settings.deterministic:
         make_deterministic()
+    if not settings.compile:
+        keep_dynamo_unloaded()
     splits = splits or build.build_data(config)
     seed_everything(config["seed"])
     model = build.build_model(config, splits.spec).to(device)

@@ -317,7 +317,7 @@ class Arrays:
         return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index))
 
     def subset(self, index: Tensor) -> Arrays:
-        return Arrays(self.inputs[index], self.targets[index])
+        return Arrays(self.inputs.index_select(0, index), self.targets.index_select(0, index))
 
     def to(self, device: torch.device) -> Arrays:
         return Arrays(self.inputs.to(device), self.targets.to(device))

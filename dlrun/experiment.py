@@ -29,7 +29,7 @@ from dlrun.engine.memory import INSTEAD, LateMemoryError, is_out_of_memory, rele
 from dlrun.engine.training import Training
 from dlrun.errors import CheckpointError, DlrunError, ResumeError
 from dlrun.recorded import evaluated_weights, load_teacher, read_checkpoint, use_paths
-from dlrun.report.curves import plot_curves
+from dlrun.report.painter import drawing
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 from dlrun.runs.files import write_json, write_text
@@ -234,13 +234,16 @@ class Session:
         if t.status == "diverged":
             self._finish(metrics)
             return
-        self.save()
-        if t.status in FINISHED:
-            metrics = self._test()
-            plot = self._plot()
-            self._finish(metrics, plot)
-        else:
+        if t.status not in FINISHED:
+            self.save()
             self._finish(metrics)
+            return
+        plot = self.run.plots / "curves.png"
+        drawn = self._drawing(plot)
+        self.save()
+        metrics = self._test()
+        drawn()
+        self._finish(metrics, plot)
 
     def _test(self) -> dict[str, float]:
         """Test once, on the best weights if early stopping restores them, else on the last."""
@@ -251,17 +254,16 @@ class Session:
         self.record({"step": t.step, "epoch": t.progress, **metrics})
         return metrics
 
-    def _plot(self) -> Path | None:
-        path = self.run.plots / "curves.png"
+    def _drawing(self, path: Path) -> Callable[[], None]:
+        """Begin to draw the curves. Returns: a function that waits for them."""
         best = self.best.best
-        plot_curves(
-            self.run.read_metrics(),
+        return drawing(
+            self.run.metrics,
             path,
             metric=self.training.monitor.removeprefix("val/"),
             best_step=best["step"] if best else None,
             title=str(self.a.config.get("name", "")),
         )
-        return path
 
     def _summary(self, metrics: Mapping[str, float], error: str | None = None) -> dict[str, Any]:
         t, best = self.training, self.best.best

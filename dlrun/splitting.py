@@ -16,6 +16,7 @@ from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 CLASSES = (Task.CLASSIFICATION,)
+BYTES_AT_ONCE = 1 << 17  # of images; eight times as many as float64
 SMALLEST_STD = 1e-6  # of a channel's numbers from 0 to 1; what is below comes from rounding
 
 
@@ -169,7 +170,9 @@ def normalised(splits: Splits, normalize: bool) -> Splits:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, C, H, W) images, on the scale [0, 1], in float64."""
     sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
-    for part in images.split(4096):
+    # Sums of bytes are exact in any order, so they are taken in parts that stay in the processor's cache.
+    at_once = max(1, BYTES_AT_ONCE // images[:1].numel()) if images.dtype == torch.uint8 else 4096
+    for part in images.split(at_once):
         values = part.to(torch.float64)
         sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
     mean, square = sums * images.shape[1] / images.numel()

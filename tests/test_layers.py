@@ -8,7 +8,20 @@ import pytest
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "hydra", "omegaconf", "rich", "numpy", "yaml", "argparse"}
+TRAINING = {
+    "torch",
+    "torchvision",
+    "torch._dynamo",
+    "sympy",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "PIL",
+    "numpy",
+}
+HEAVY = TRAINING | {"torchmetrics", "hydra", "omegaconf", "rich", "yaml", "argparse", "dlrun.report.curves"}
+TWO_CPUS = "from dlrun.report import painter; painter._cpus = lambda: 2"
 COMPOSING = {"hydra", "omegaconf", "yaml", "argparse"}
 
 
@@ -52,3 +65,17 @@ def test_a_whole_configuration_is_checked_without_torch():
 
 def test_a_mistake_is_reported_without_torch():
     assert loaded_by("from dlrun.cli import main; assert main(['train', 'optimizer.lr=0']) == 2") <= COMPOSING
+
+
+@pytest.mark.parametrize("data", ["digits", "xor"])
+def test_a_training_loads_torch_and_numpy_and_nothing_else_that_is_heavy(data: str, tmp_path: Path):
+    words = ["train", f"data={data}", "model=mlp", "trainer.epochs=1", f"hydra.run.dir={tmp_path}"]
+    loaded = loaded_by(f"{TWO_CPUS}; from dlrun.cli import main; assert main({words}) == 0")
+    assert loaded == {"torch", "numpy", *COMPOSING}
+    assert (tmp_path / "plots" / "curves.png").stat().st_size > 0
+
+
+def test_a_sweep_loads_no_more_than_a_training(tmp_path: Path):
+    words = ["train", "-m", "data=xor", "trainer.epochs=1", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    loaded = loaded_by(f"{TWO_CPUS}; from dlrun.cli import main; assert main({words}) == 0")
+    assert loaded == {"torch", "numpy", *COMPOSING}

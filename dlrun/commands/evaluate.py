@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dlrun.commands.words import real, take_runs, whole
 from dlrun.errors import UsageError
 from dlrun.runs.directory import RunDirectory
+from dlrun.startup import loading
 
 if TYPE_CHECKING:
     from dlrun.evaluation import Evaluation
@@ -43,7 +44,8 @@ def run(arguments: list[str]) -> int:
     fitted = words.get("temperature") == "fit"
     temperature = None if fitted else real(words, "temperature", zero=False)
     mc_dropout = whole(words, "mc_dropout", 2)
-    from dlrun.evaluation import evaluate, keep
+    with loading():
+        from dlrun.evaluation import evaluate, keep
 
     split, which = words.get("split", "test"), words.get("checkpoint", "best")
     result = evaluate(

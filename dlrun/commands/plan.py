@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlrun.errors import UsageError
+from dlrun.startup import loading
 
 if TYPE_CHECKING:
     from dlrun.planning import Plan
@@ -34,7 +35,8 @@ def run(arguments: list[str]) -> int:
     composed = compose(
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )
-    from dlrun.planning import plan
+    with loading():
+        from dlrun.planning import plan
 
     show(plan(composed.config))
     return 0

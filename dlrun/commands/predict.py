@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dlrun.commands.words import real, take_run, whole
 from dlrun.errors import UsageError
+from dlrun.startup import loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,9 @@ def run(arguments: list[str]) -> int:
     tokens, top_k, seed = whole(words, "tokens", 1), whole(words, "top_k", 1), whole(words, "seed", 0)
     temperature = real(words, "temperature", zero=True)
     from dlrun.contracts import Task
-    from dlrun.prediction import load_predictor
+
+    with loading():
+        from dlrun.prediction import load_predictor
 
     predictor = load_predictor(directory, words.get("checkpoint", "best"), words.get("device", "cpu"))
     task = predictor.spec.task

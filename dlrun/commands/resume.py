@@ -1,6 +1,8 @@
 """dlrun resume: go on with a run that was interrupted, killed or failed."""
 
 from dlrun.commands.words import take_run
+from dlrun.report.painter import at_hand
+from dlrun.startup import loading
 
 HELP = """\
 dlrun resume RUN               go on exactly where a run stopped, to the bit
@@ -18,7 +20,9 @@ def run(arguments: list[str]) -> int:
     """Resume a run. Returns: the exit code."""
     directory, words = take_run(arguments, "resume", known={})
     assert not words
-    from dlrun.experiment import exit_code, resume
-    from dlrun.runs.console import Console
+    with at_hand():
+        with loading():
+            from dlrun.experiment import exit_code, resume
+        from dlrun.runs.console import Console
 
-    return exit_code(resume(directory, Console()))
+        return exit_code(resume(directory, Console()))

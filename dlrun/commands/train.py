@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dlrun.config.catalog import Catalog, groups_text
 from dlrun.errors import DlrunError, UsageError, did_you_mean
+from dlrun.report.painter import at_hand
+from dlrun.startup import loading
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,10 +62,12 @@ def run(arguments: list[str]) -> int:
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )
     # The configuration is right: only now is torch imported.
-    from dlrun.experiment import exit_code, train
-    from dlrun.runs.console import Console
+    with at_hand():
+        with loading():
+            from dlrun.experiment import exit_code, train
+        from dlrun.runs.console import Console
 
-    return exit_code(train(composed, Console()))
+        return exit_code(train(composed, Console()))
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -140,13 +144,15 @@ def sweep(words: argparse.Namespace) -> int:
 
     from dlrun.config.compose import CONFIG_NAME, open_hydra
     from dlrun.config.explain import HYDRA_ERRORS, translate
-    from dlrun.config.sweep import sweep_words
+    from dlrun.config.sweep import compose_once, sweep_words
 
     overrides = sweep_words(words.overrides, words.config_path, words.config_name, words.config_dir)
     hydra = open_hydra(words.config_path, words.config_dir)
+    compose_once(hydra.config_loader)
     jobs = Jobs()
     try:
-        hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
+        with at_hand():
+            hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
     except KeyboardInterrupt:
         print(f"dlrun: interrupted after {len(jobs.done)} jobs, recorded in {jobs.folder}.", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -200,7 +206,9 @@ class Jobs:
     def _train(config: DictConfig, node: Any, folder: Path) -> int:
         from dlrun.config.check import check
         from dlrun.config.compose import Composed, plain
-        from dlrun.experiment import exit_code, train
+
+        with loading():
+            from dlrun.experiment import exit_code, train
         from dlrun.runs.console import Console
 
         values = plain(config)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,7 @@ NOTHING = {
     "loss": "auto",
     "init": "default",
 }
+_GROUPS: WeakKeyDictionary[ConfigLoader, list[str]] = WeakKeyDictionary()
 SEVERAL = ("augment", "callbacks", "logger", "experiment")  # groups of which several choices may be given as a list
 
 
@@ -60,7 +62,10 @@ def parse(word: str, loader: ConfigLoader) -> Override:
 
 def groups(loader: ConfigLoader) -> list[str]:
     """The groups of which something can be chosen."""
-    return [group for group in loader.list_groups("") if group != "hydra"]
+    known = _GROUPS.get(loader)
+    if known is None:  # Hydra copies all it knows of its sources to answer
+        known = _GROUPS[loader] = [group for group in loader.list_groups("") if group != "hydra"]
+    return known
 
 
 def options(group: str, loader: ConfigLoader) -> list[str]:

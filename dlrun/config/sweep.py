@@ -13,6 +13,8 @@ from dlrun.config.compose import CONFIG_NAME, SWEEP_SUBDIR, checked, open_hydra,
 from dlrun.config.overrides import head, is_choice, parse, read
 from dlrun.errors import ConfigError
 
+KEPT = 300  # configurations of jobs, of 0.3 MB each
+
 
 def sweep_words(
     overrides: Sequence[str], config_path: str | None, config_name: str | None, config_dir: str | None
@@ -49,6 +51,26 @@ def sweep_words(
         for i, (item, word) in enumerate(zip(parsed, settled, strict=True))
     ]
     return words + _recording(base.hydra, parsed, values)
+
+
+def compose_once(loader: Any) -> None:
+    """Let Hydra keep the configurations of jobs, which it composes first to try them and then again to run them.
+
+    The jobs beyond the first `KEPT` are composed twice, as ever, or many jobs would fill the memory.
+    """
+    compose = loader.load_sweep_config
+    kept: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        job = tuple(sweep_overrides)
+        if job in kept:
+            return kept.pop(job)
+        config: DictConfig = compose(master_config, list(sweep_overrides))
+        if len(kept) < KEPT:
+            kept[job] = config
+        return config
+
+    loader.load_sweep_config = load_sweep_config
 
 
 def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:

@@ -1,6 +1,7 @@
 """Data made by a formula: as many as wanted, with the noise one chooses.
 
 `seed` here makes the data; the run's own seed never changes them. Inputs are float32 (N, features).
+scikit-learn, which takes 1.2 s to load, is imported by those that need it.
 """
 
 import math
@@ -8,7 +9,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import datasets
 
 from dlrun.contracts import (
     Arrays,
@@ -25,11 +25,15 @@ from dlrun.contracts import (
 
 def moons(*, samples: PositiveInt, noise: NonNegativeFloat, seed: int) -> Splits:
     """Two interleaving half circles of radius 1; `noise` is the standard deviation of each coordinate's error."""
+    from sklearn import datasets
+
     return _classes("moons", *datasets.make_moons(samples, noise=noise, random_state=seed), classes=2)
 
 
 def circles(*, samples: PositiveInt, noise: NonNegativeFloat, factor: Probability, seed: int) -> Splits:
     """Two circles of radius 1 and `factor`; `noise` is the standard deviation of each coordinate's error."""
+    from sklearn import datasets
+
     made = datasets.make_circles(samples, noise=noise, factor=factor, random_state=seed)
     return _classes("circles", *made, classes=2)
 
@@ -66,6 +70,8 @@ def blobs(
     *, samples: PositiveInt, classes: PositiveInt, features: PositiveInt, noise: NonNegativeFloat, seed: int
 ) -> Splits:
     """One isotropic Gaussian of standard deviation `noise` per class, centred uniformly in [-10, 10]^features."""
+    from sklearn import datasets
+
     made = datasets.make_blobs(samples, n_features=features, centers=classes, cluster_std=noise, random_state=seed)
     return _classes("blobs", made[0], made[1], classes=classes)
 

@@ -165,7 +165,8 @@ def _splits(name: str, classes: Sequence[str], train: Arrays, test: Arrays) -> S
 
 def parse_idx(packed: bytes) -> Tensor:
     """The uint8 array in a gzipped IDX file: two zeros, type 8, number of dimensions, their sizes, the values."""
-    data = bytearray(zlib.decompress(packed, wbits=GZIP))
+    (size,) = struct.unpack("<I", packed[-4:])  # allocated at once, not by growing
+    data = bytearray(zlib.decompress(packed, wbits=GZIP, bufsize=size))
     ndim = data[3]
     shape = struct.unpack_from(f">{ndim}I", data, 4)
     return torch.frombuffer(data, dtype=torch.uint8, offset=4 + 4 * ndim).view(shape)

@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
             as AdamW's, so that one learning rate serves both parts; original: sqrt(max(1, A / B)).
         betas, eps: of AdamW.
         fused: AdamW's one-kernel implementation.
-        capturable: its steps may be captured in a CUDA graph.
+        capturable: its steps may be captured in a CUDA graph; None: not, unless training asks for it.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; match_rms_adamw: Liu et al. 2025
     (arXiv:2502.16982). Agrees with torch.optim.Muon, which takes two-dimensional parameters alone.
@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         betas: Sequence[Probability] = (0.9, 0.999),
         eps: NonNegativeFloat = 1e-8,
         fused: bool | None = None,
-        capturable: bool = False,
+        capturable: bool | None = None,
     ) -> None:
         if adjust_lr_fn not in ("match_rms_adamw", "original"):
             raise ValueError(f"adjust_lr_fn must be match_rms_adamw or original, got {adjust_lr_fn}")
@@ -67,7 +67,7 @@ class Muon(torch.optim.Optimizer):
             betas=(first, second),
             eps=eps,
             fused=fused,
-            capturable=capturable,
+            capturable=bool(capturable),
         )
         groups = _as_groups(params)
         matrices = [p for group in groups for p in group["params"] if p.ndim >= 2]

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # Without pyplot, which takes longer to load, looks for a display and keeps every figure alive.
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator
 
 from dlrun.runs.files import write_atomically
@@ -20,6 +21,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 NAMES = {"train": "training", "val": "validation"}
 BEST = "#009E73"
+DPI = 150
 WITHIN = "#56B4E9"
 MARKERS_UP_TO = 25  # points; more would be a smear
 DECADES = 2.0  # a loss that spans more is drawn on a logarithmic axis
@@ -40,7 +42,15 @@ def plot_curves(
     Raises: OSError if the picture cannot be written.
     """
     figure = draw_curves(records, metric=metric, best_step=best_step, title=title)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    write_atomically(path, lambda file: write_png(figure, file))
+
+
+def write_png(figure: Figure, file: BinaryIO) -> None:
+    """The picture that `savefig` writes, which draws it twice: once to know the size that it might be cut to."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    imsave(file, canvas.buffer_rgba(), format="png", dpi=DPI)
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], *, metric: str, best_step: int | None, title: str) -> Figure:

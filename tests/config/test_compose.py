@@ -8,10 +8,11 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from dlrun.config import resolvers
-from dlrun.config.compose import compose
+from dlrun.config import resolvers, sweep
+from dlrun.config.compose import compose, open_hydra
 from dlrun.config.location import CONF
 from dlrun.config.sweep import sweep_words
 from dlrun.errors import ConfigError
@@ -149,3 +150,25 @@ def test_nonsense_is_refused_in_our_words(word: str):
     with pytest.raises(ConfigError) as caught:
         compose([word])
     assert 10 < len(str(caught.value)) < 500
+
+
+def test_the_jobs_of_a_sweep_are_composed_once_and_those_beyond_what_is_kept_again(monkeypatch: pytest.MonkeyPatch):
+    loader = open_hydra(None, None).config_loader
+    composed: list[str] = []
+    own = loader.load_sweep_config
+
+    def counted(master: DictConfig, words: list[str]) -> DictConfig:
+        composed.append(words[0])
+        return own(master, words)
+
+    monkeypatch.setattr(sweep, "KEPT", 2)
+    loader.load_sweep_config = counted
+    sweep.compose_once(loader)
+    master = loader.load_configuration("train", ["data=iris"], RunMode.MULTIRUN)
+    words = [[f"seed={i}"] for i in range(3)]
+    tried = [loader.load_sweep_config(master, job) for job in words]
+    launched = [loader.load_sweep_config(master, job) for job in words]
+    assert composed == ["seed=0", "seed=1", "seed=2", "seed=2"]
+    assert [config.seed for config in launched] == [0, 1, 2]
+    assert launched[0] is tried[0]
+    assert OmegaConf.to_yaml(launched[0]) == OmegaConf.to_yaml(own(master, words[0]))

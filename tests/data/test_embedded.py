@@ -4,6 +4,7 @@ from sklearn import datasets
 
 from dlrun.contracts import Kind, Task
 from dlrun.data import embedded
+from dlrun.errors import DataError
 
 
 def test_digits_are_sklearn_s_images_as_fractions_of_sixteen():
@@ -39,3 +40,13 @@ def test_diabetes_is_in_its_own_units():
     ages = splits.train.inputs[:, [column.name for column in splits.spec.columns].index("age")]
     assert ages.min() == 19
     assert ages.max() == 79
+    bunch = datasets.load_diabetes(scaled=False)
+    assert torch.equal(splits.train.inputs, torch.tensor(bunch.data, dtype=torch.float32))
+    assert torch.equal(splits.train.targets[:, 0], torch.tensor(bunch.target, dtype=torch.float32))
+    assert [column.name for column in splits.spec.columns] == list(bunch.feature_names)
+
+
+def test_a_scikit_learn_without_its_files_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"brings digits.csv.gz along.* pip install --force-reinstall scikit-learn"):
+        embedded.digits()

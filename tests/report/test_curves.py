@@ -1,13 +1,14 @@
 """The curves: what is drawn, read back from the figure; and the file."""
 
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from dlrun.report.curves import draw_curves, plot_curves, series
+from dlrun.report.curves import DPI, draw_curves, plot_curves, series, write_png
 
 EPOCHS = 6
 STEPS = 10  # of an epoch
@@ -166,3 +167,10 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         plot_curves(run(), tmp_path / "no" / "curves.png", metric="accuracy", best_step=None, title="")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_the_file_is_what_matplotlib_would_save():
+    ours, theirs = BytesIO(), BytesIO()
+    write_png(figure(run()), ours)
+    figure(run()).savefig(theirs, format="png", dpi=DPI)
+    assert ours.getvalue() == theirs.getvalue()
