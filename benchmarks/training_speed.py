@@ -194,9 +194,7 @@ WORKS = {
         steps=60,
         loader=mnist_loader,
     ),
-    "gpt": Work(
-        ["data=tinyshakespeare", "model=gpt", "trainer.clip.norm=1"], GPT, text_batches, 12, 100, clip=1.0
-    ),
+    "gpt": Work(["data=tinyshakespeare", "model=gpt", "trainer.clip.norm=1"], GPT, text_batches, 12, 100, clip=1.0),
 }
 TITLES = {
     "resnet18": "CIFAR-10 (JPEG), ResNet-18, batch 128",

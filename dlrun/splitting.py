@@ -16,6 +16,7 @@ from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 CLASSES = (Task.CLASSIFICATION,)
+BLOCK = 1 << 18  # numbers that stay in the cache in float64: ten times as fast as a pass over memory
 SMALLEST_STD = 1e-6  # of a channel's numbers from 0 to 1; what is below comes from rounding
 
 
@@ -163,7 +164,7 @@ def normalised(splits: Splits, normalize: bool) -> Splits:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, C, H, W) images, on the scale [0, 1], in float64."""
     sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
-    for part in images.split(4096):
+    for part in images.split(max(1, BLOCK // max(1, images[0].numel()))):
         values = part.to(torch.float64)
         sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
     mean, square = sums * images.shape[1] / images.numel()
