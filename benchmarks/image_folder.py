@@ -17,11 +17,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import RESULTS, alternate, compared, machine, show, write
+from measuring import RESULTS, compared, machine, show, write
 from peer_data import cifar_folder
 from torch import Tensor, nn
 
@@ -30,8 +31,10 @@ from dlrun.config.compose import compose
 from dlrun.engine.loop import fit
 
 BATCH = 128
-MODEL = ["model=cnn", "model.widths=[16,32]"]
+MODEL = ["model=cnn", "model.channels=[16,32]"]
+DECODED = "first, decoded before"
 Batches = Iterator[tuple[Tensor, Tensor]]
+Stretches = dict[str, float]  # seconds by name
 
 
 def torchvision_epochs(folder: Path, workers: int) -> Callable[[], Batches]:
@@ -57,103 +60,95 @@ def words(folder: Path, cache: str) -> list[str]:
     return ["data=image_folder", f"data.path={folder}", "data.size=32", f"data.cache={cache}", *shares]
 
 
-class Seconds:
-    """The seconds of named stretches, each arm's call giving those of one."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, list[float]] = {}
-
-    def add(self, **seconds: float) -> None:
-        for name, value in seconds.items():
-            self.taken.setdefault(name, []).append(value)
-
-
-def data_by_torchvision(folder: Path, workers: int, seconds: Seconds) -> None:
+def data_by_torchvision(folder: Path, workers: int) -> Stretches:
     began = time.perf_counter()
     epochs = torchvision_epochs(folder, workers)
+    taken = {}
     for name in ("first", "later"):
         for _ in epochs():
             pass
-        seconds.add(**{name: time.perf_counter() - began})
+        taken[name] = time.perf_counter() - began
         began = time.perf_counter()
+    return taken
 
 
-def data_by_dlrun(folder: Path, seconds: Seconds) -> None:
+def data_by_dlrun(folder: Path) -> Stretches:
+    taken: Stretches = {}
     with tempfile.TemporaryDirectory() as cache:
-        for first in ("first", "first, decoded before"):
-            config = compose([*words(folder, cache), "trainer.device=cpu"]).config
+        config = compose([*words(folder, cache), "trainer.device=cpu"]).config
+        for first in ("first", DECODED):
             began = time.perf_counter()
             a = assembly.assemble(config)
             loader = assembly.build_loader(a, build.data_settings(config), ())
             for epoch, name in enumerate((first, "later")):
                 for _ in loader.epoch(epoch):
                     pass
-                if first == "first" or epoch == 0:
-                    seconds.add(**{name: time.perf_counter() - began})
+                taken[name] = time.perf_counter() - began
                 began = time.perf_counter()
+    return taken
 
 
-def training_by_torchvision(folder: Path, workers: int, model: nn.Module, seconds: Seconds) -> None:
+def training_by_torchvision(folder: Path, workers: int) -> Stretches:
+    with tempfile.TemporaryDirectory() as cache:
+        model = assembly.assemble(compose([*words(folder, cache), *MODEL]).config).model  # the same network
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    taken = {}
     began = time.perf_counter()
     epochs = torchvision_epochs(folder, workers)
     for name in ("first", "later"):
         for images, labels in epochs():
             optimizer.zero_grad()
+            images = images.contiguous(memory_format=torch.channels_last)
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
-        seconds.add(**{name: time.perf_counter() - began})
+        taken[name] = time.perf_counter() - began
         began = time.perf_counter()
+    return taken
 
 
-def training_by_dlrun(folder: Path, seconds: Seconds) -> None:
+def training_by_dlrun(folder: Path) -> Stretches:
+    taken: Stretches = {}
     with tempfile.TemporaryDirectory() as cache:
-        for first in ("first", "first, decoded before"):
-            config = compose([*words(folder, cache), *MODEL, "trainer.epochs=2", "trainer.precision=fp32"]).config
+        config = compose([*words(folder, cache), *MODEL, "trainer.epochs=2", "trainer.precision=fp32"]).config
+        for first in ("first", DECODED):
             began = time.perf_counter()
             training = assembly.prepare_training(assembly.assemble(config), lambda record: None, ())
             ends: list[float] = []
             validate = training.validate
-            training.validate = lambda model: (ends.append(time.perf_counter()), validate(model))[1]  # noqa: B023
+
+            def noted(
+                model: nn.Module,
+                ends: list[float] = ends,
+                validate: Callable[[nn.Module], dict[str, float]] = validate,
+            ) -> dict[str, float]:
+                ends.append(time.perf_counter())
+                return validate(model)
+
+            training.validate = noted
             fit(training)
-            seconds.add(**{first: ends[0] - began})
-            if first == "first":
-                seconds.add(later=ends[1] - ends[0])
+            taken |= {first: ends[0] - began, "later": ends[1] - ends[0]}
+    return taken
 
 
 def measure(folder: Path, rounds: int, train: bool) -> dict[str, Any]:
-    """Both stretches of every arm, the arms taking turns."""
-    taken = {name: Seconds() for name in ("dlrun", "torchvision, 0 workers", "torchvision, 2 workers")}
-
-    def model() -> nn.Module:
-        config = compose([*words(folder, cache), *MODEL]).config
-        return assembly.assemble(config).model
-
-    arms: dict[str, Callable[[], float]] = {}
-    with tempfile.TemporaryDirectory() as cache:
-        for name, seconds in taken.items():
-            if name == "dlrun":
-                run: Callable[[], None] = (
-                    (lambda s=seconds: training_by_dlrun(folder, s))  # type: ignore[misc]
-                    if train
-                    else (lambda s=seconds: data_by_dlrun(folder, s))  # type: ignore[misc]
-                )
-            else:
-                workers = 2 if "2" in name else 0
-                run = (
-                    (lambda s=seconds, w=workers: training_by_torchvision(folder, w, model(), s))  # type: ignore[misc]
-                    if train
-                    else (lambda s=seconds, w=workers: data_by_torchvision(folder, w, s))  # type: ignore[misc]
-                )
-            arms[name] = lambda run=run: (run(), 0.0)[1]  # type: ignore[misc]
-        alternate(arms, rounds, warm_up=False)
-    result = {}
-    for stretch in ("first", "later"):
-        times = {name: seconds.taken[stretch] for name, seconds in taken.items()}
-        if stretch == "first":
-            times["dlrun, decoded before"] = taken["dlrun"].taken["first, decoded before"]
-        result[stretch] = compared(times)
-        show(f"50,000 JPEGs, {'training' if train else 'data'}, {stretch} epoch", result[stretch])
+    """Every stretch of every arm, the arms taking turns."""
+    dlrun, torchvision = (training_by_dlrun, training_by_torchvision) if train else (data_by_dlrun, data_by_torchvision)
+    runs: dict[str, Callable[[], Stretches]] = {
+        "dlrun": partial(dlrun, folder),
+        "torchvision, 0 workers": partial(torchvision, folder, 0),
+        "torchvision, 2 workers": partial(torchvision, folder, 2),
+    }
+    taken: dict[str, dict[str, list[float]]] = {"first": {}, "later": {}}
+    for turn in range(rounds):
+        for name in list(runs)[:: -1 if turn % 2 else 1]:
+            seconds = runs[name]()
+            for stretch in taken:
+                taken[stretch].setdefault(name, []).append(seconds[stretch])
+            if DECODED in seconds:
+                taken["first"].setdefault("dlrun, decoded before", []).append(seconds[DECODED])
+    result = {stretch: compared(times) for stretch, times in taken.items()}
+    for stretch, arms in result.items():
+        show(f"50,000 JPEGs, {'training' if train else 'data'}, {stretch} epoch", arms)
     return result
 
 
@@ -172,6 +167,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round with 2,000 images: does it run?")
     parser.add_argument("--json", type=Path, default=RESULTS / "image_folder.json")
     options = parser.parse_args()
+    import torchvision  # noqa: F401  (outside the time of the first arm that needs it)
+
     folder = cifar_folder() / "train"
     with tempfile.TemporaryDirectory() as links:
         if options.quick:
