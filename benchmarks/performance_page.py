@@ -72,14 +72,16 @@ def nanogpt(result: Mapping[str, Any]) -> str:
         here, there = reached["dlrun"], reached["nanogpt"]
         row = [f"round {i}, to {reached['loss']:.4f}"]
         for key in ("seconds", "without_evaluation"):
-            row += [f"{there[key]:.1f}", f"{here[key]:.1f}", f"{there[key] / here[key]:.2f}"] if here else ["–"] * 3
+            row += (
+                [f"{there[key]:.1f}", f"{here[key]:.1f}", f"{there[key] / here[key]:.2f}"]
+                if here
+                else ["not reached"] * 3
+            )
         rows.append(row)
         total = [one[arm]["total_seconds"] for arm in ("nanogpt", "dlrun")]
         losses = [one[arm]["evaluations"][-1]["loss"] for arm in ("nanogpt", "dlrun")]
-        rows.append(
-            [f"round {i}, all {result['steps']} steps", *(f"{t:.1f}" for t in total), f"{total[0] / total[1]:.2f}"]
-            + [f"loss {losses[0]:.4f}", f"loss {losses[1]:.4f}", ""]
-        )
+        row = [f"round {i}, all {result['steps']} steps", *(f"{t:.1f}" for t in total), f"{total[0] / total[1]:.2f}"]
+        rows.append([*row, *(f"loss {loss:.4f}" for loss in losses), ""])
     head = ["", "nanoGPT, s", "dlrun, s", "ratio", "nanoGPT, s without evaluation", "dlrun, the same", "ratio"]
     return table(head, rows) + "\n\n" + measured_by(result)
 
@@ -101,7 +103,7 @@ def scaling(result: Mapping[str, Any]) -> str:
             limit = max(p["arithmetic_limit"], p["bytes_limit"])
             binding = "FLOPs" if p["arithmetic_limit"] >= p["bytes_limit"] else "bytes"
             row = [f"{name} {p[name]:.0f}", f"{p['seconds']:.3g}", f"{p['arithmetic_limit']:.2g}"]
-            rows.append([*row, f"{p['bytes_limit']:.2g}", f"{p['seconds'] / limit:.1f} × {binding}"])
+            rows.append([*row, f"{p['bytes_limit']:.2g}", f"{p['seconds'] / limit:.1f} x {binding}"])
     peaks = f"Peaks: {peak['flops'] / 1e9:.0f} GFLOP/s in a matrix product, {peak['bytes'] / 1e9:.1f} GB/s in a copy."
     head = ["", "seconds per epoch", "limit by FLOPs", "limit by bytes", "over the higher limit"]
     memory = [
