@@ -6,9 +6,8 @@
 Both are whole processes, started by their users' commands, that take turns: nanoGPT as its README has it for a CPU (4
 layers, 128 wide, context 64, batch 12, 2000 steps, an evaluation every 250), unchanged, and dlrun's recipe of the same
 size with as many steps and evaluations. Both train on the first 90 % of the text and are judged on the same windows of
-64 characters that cover the rest (but for eight that dlrun keeps as a test): dlrun's own validation loss, and of
-nanoGPT the loss of the checkpoint that it writes after each evaluation, computed here afterwards. nanoGPT's own
-estimate, from 20 random batches, is noted too.
+64 characters, every other one of the rest, the recipe's validation data: dlrun by its own validation loss, and the loss of the checkpoint that it writes after each evaluation, computed here afterwards. nanoGPT's own estimate, from
+20 random batches and so cheaper than dlrun's, is noted too.
 
 Seconds count from the start of the process. The target is the loss nanoGPT ends with; dlrun's time is that of its first
 evaluation at or below it. "without evaluation" leaves out what either had spent evaluating by then.
@@ -43,7 +42,7 @@ from dlrun.config.compose import compose
 README_LOSS = 1.886  # what nanoGPT reaches in these 2000 steps, by its own estimate
 STEP = re.compile(r"step (\d+): train loss [\d.]+, val loss ([\d.]+)")
 ITERATION = re.compile(r"iter (\d+): loss")
-SPLIT = ["data.val_fraction=0.0995", "data.test_fraction=0.0005"]
+RECIPE = ["experiment=tinyshakespeare"]
 
 Points = list[dict[str, float]]  # of each evaluation: step, seconds, without_evaluation, loss
 
@@ -109,7 +108,7 @@ def run_nanogpt(nanogpt: Path, steps: int, every: int, device: str, folder: Path
 
 def judge(nanogpt: Path, checkpoint: Path) -> float:
     """The loss of a checkpoint of nanoGPT on dlrun's validation windows, in nats per character."""
-    splits = build.build_data(compose(["data=tinyshakespeare", *SPLIT]).config)
+    splits = build.build_data(compose(RECIPE).config)
     assert splits.val is not None
     assert splits.spec.vocabulary is not None
     spec = importlib.util.spec_from_file_location("nanogpt_model", nanogpt / "model.py")
@@ -137,7 +136,7 @@ def judge(nanogpt: Path, checkpoint: Path) -> float:
 def run_dlrun(steps: int, every: int, device: str, folder: Path) -> tuple[float, Points]:
     """One run of the recipe. Returns: seconds of the process, and its evaluations."""
     run = folder / "run"
-    words = ["experiment=tinyshakespeare", *SPLIT, f"trainer.max_steps={steps}", f"trainer.eval_every={every}"]
+    words = [*RECIPE, f"trainer.max_steps={steps}", f"trainer.eval_every={every}"]
     words += [f"trainer.device={device}", f"hydra.run.dir={run}"]
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "dlrun", "train", *words], stdout=subprocess.DEVNULL)
