@@ -6,7 +6,8 @@
 Both are whole processes, started by their users' commands, that take turns: nanoGPT as its README has it for a CPU (4
 layers, 128 wide, context 64, batch 12, 2000 steps, an evaluation every 250), unchanged, and dlrun's recipe of the same
 size with as many steps and evaluations. Both train on the first 90 % of the text and are judged on the same windows of
-64 characters, every other one of the rest, the recipe's validation data: dlrun by its own validation loss, and the loss of the checkpoint that it writes after each evaluation, computed here afterwards. nanoGPT's own estimate, from
+64 characters, every other one of the rest, the recipe's validation data: dlrun by its own validation loss, nanoGPT by
+the loss of the checkpoint that it writes after each evaluation, computed here afterwards. nanoGPT's own estimate, from
 20 random batches and so cheaper than dlrun's, is noted too.
 
 Seconds count from the start of the process. The target is the loss nanoGPT ends with; dlrun's time is that of its first
