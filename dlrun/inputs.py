@@ -8,7 +8,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -36,23 +36,28 @@ def read_image(path: str | Path, spec: DataSpec) -> Tensor:
     return torch.from_numpy(decode_image(path, *spec.shape))
 
 
-def decode_image(path: str | Path, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+def decode_image(
+    source: str | Path | BinaryIO, channels: int, height: int, width: int, *, name: str | Path | None = None
+) -> NDArray[np.uint8]:
     """Decode an image file to exactly (channels, height, width), uint8; `channels` is 1 (grey) or 3 (RGB).
 
     An image of another size is resized, keeping its proportions, until it just covers height x width (bilinear with
     antialiasing), and cropped to the centre: what torchvision's Resize and CenterCrop do.
 
+    Args:
+        name: what messages call `source`, where it is not the path.
+
     Raises: DataError naming the file if it is missing, damaged or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size in a fraction of the time. It stays at least twice
             # as large as what is wanted, so that the resize below still does the antialiasing.
             image.draft(None, (2 * width, 2 * height))
             pixels = np.array(_cover(_in_colours(image, channels), height, width))
     except Exception as error:  # the decoders of PIL raise nearly anything on damaged files
         reason = "not an image of a known format" if "cannot identify" in str(error) else str(error)
-        raise DataError(f"the image {path} cannot be read ({reason}); repair or remove it") from error
+        raise DataError(f"the image {name or source} cannot be read ({reason}); repair or remove it") from error
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

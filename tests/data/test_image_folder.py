@@ -69,11 +69,13 @@ def test_training_and_prediction_read_the_same_pixels(channels: str, photos: Pat
     assert torch.equal(splits.train.inputs[-1], read_image(last, splits.spec))
 
 
-def test_worker_processes_decode_the_same_and_leave_the_generator_alone(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_worker_processes_decode_the_same_and_leave_the_generator_alone(suffix: str, tmp_path: Path, monkeypatch):
     for i in range(20):
-        write(tmp_path / "photos" / "ab"[i % 2] / f"{i:02}.png")
+        write(tmp_path / "photos" / "ab"[i % 2] / f"{i:02}.{suffix}", 12 + (i == 15))  # one is to be resized
     serial = load(tmp_path / "photos").train.inputs.clone()
     monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "READ", 100)  # files take several reads
     torch.manual_seed(0)
     expected = torch.rand(1, generator=torch.Generator().manual_seed(0))
     assert torch.equal(load(tmp_path / "photos", cache="other").train.inputs, serial)
@@ -120,6 +122,25 @@ def test_touched_and_moved_images_are_not_decoded_again(photos: Path, decodes):
     assert decodes == [8]
 
 
+def test_first_decoding_and_later_hashing_call_images_the_same(photos: Path, decodes):
+    cache = photos.parent / "cache"
+    load(photos)
+    (file,) = cache.glob("*.u8")
+    next(iter(cache.glob("*.key"))).unlink()
+    load(photos)  # there is a candidate, so the contents are hashed before anything is decoded
+    assert list(cache.glob("*.u8")) == [file]
+    assert decodes == [8]
+
+
+def test_deleted_cache_is_made_again_under_its_name(photos: Path):
+    load(photos)
+    (file,) = (photos.parent / "cache").glob("*.u8")
+    before = file.read_bytes()
+    file.unlink()
+    load(photos)
+    assert file.read_bytes() == before
+
+
 def test_other_sizes_and_colours_have_their_own_cache(photos: Path, decodes):
     for size, channels in ((12, "rgb"), (12, "grey"), (6, "rgb"), (12, "rgb")):
         assert load(photos, size, channels).train.inputs.shape[1:] == (3 if channels == "rgb" else 1, size, size)
@@ -144,16 +165,16 @@ def test_writing_to_the_images_leaves_the_cache_alone(photos: Path):
 def test_interrupted_decoding_leaves_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch):
     real, seen = module.decode_image, []
 
-    def interrupt(file: str, *shape: int):
-        seen.append(file)
+    def interrupt(file: object, *shape: int, name: str):
+        seen.append(name)
         if len(seen) == 5:
             raise KeyboardInterrupt
-        return real(file, *shape)
+        return real(file, *shape, name=name)
 
     monkeypatch.setattr(module, "decode_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load(photos)
-    assert [path.suffix for path in (photos.parent / "cache").iterdir()] == [".key"]
+    assert not list((photos.parent / "cache").iterdir())
 
 
 def test_remains_of_killed_runs_are_removed_and_those_at_work_kept(photos: Path):
@@ -257,4 +278,4 @@ def test_cache_that_cannot_be_written(photos: Path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_while_decoding(photos: Path):
     chunks = module._Chunks([str(path) for path in sorted(photos.glob("ant/*"))], (3, 12, 12), Path("/dev/full"))
-    assert "cannot be written to /dev/full (No space left on device); choose another data.cache" in chunks[0]
+    assert "cannot be written to /dev/full (No space left on device); choose another data.cache" in chunks[0][0]
