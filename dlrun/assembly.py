@@ -78,7 +78,8 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
     data = build.data_settings(config)
     splits = build.build_data(config)
     seed_everything(config["seed"])
-    model = build.build_model(config, splits.spec).to(device)
+    inputs = build.inputs_for(splits, Preparation(splits.spec, (), config["seed"], device), device)
+    model = build.build_model(config, splits.spec, inputs).to(device)
     if convolves(model):
         model = model.to(memory_format=torch.channels_last)
     loss = build.build_loss(config, splits)
