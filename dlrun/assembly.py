@@ -124,7 +124,7 @@ def prepare_training(
         key, per_epoch = f"trainer.{name}", loader.steps_per_epoch
         return resolve(length, unit="step", steps_per_epoch=per_epoch, total_steps=planned_steps, key=key)
 
-    freezing = techniques.build_freezing(settings, a.model, steps)
+    freezing = techniques.build_freezing(settings, build.parameter_rules(a.config), a.model, steps)
     total_steps = planned_steps if a.parameters else 0
     optimizer = build.build_optimizer(a.config, a.model)
     schedule = build.build_schedule(

@@ -309,6 +309,15 @@ def build_schedule(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps - warmup_steps,
     )
+    for group in optimizer.param_groups:
+        if group.get("until") is not None:
+            group["until_steps"] = resolve(
+                group["until"],
+                unit="step",
+                steps_per_epoch=steps_per_epoch,
+                total_steps=total_steps,
+                key="optimizer.param_groups.until",
+            )
     factory = _factory("scheduler", node)
     if interval == "metric" and "mode" in _parameters(factory):
         factory = partial(factory, mode="max" if higher_is_better else "min")
