@@ -19,14 +19,15 @@ from dlrun.engine.device import choose_device
 from dlrun.engine.evaluate import Evaluator
 from dlrun.engine.freezing import Freezing
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
-from dlrun.engine.order import make_order
+from dlrun.engine.order import alternating, make_order
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import derive, make_deterministic, seed_everything
 from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
+from dlrun.engine.views import check_views
 from dlrun.errors import ConfigError
-from dlrun.examples import TextWindows
+from dlrun.examples import TextWindows, with_mirror_images
 from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
 from dlrun.optim.lookahead import Lookahead
@@ -40,7 +41,8 @@ class Assembly:
     """The parts of a run that more than one command needs.
 
     Attributes:
-        evaluator: makes the Evaluator of a split: "train", "val" or "test".
+        evaluator: makes the Evaluator of a split: "train", "val" or "test"; over the views of `trainer.tta` unless told
+            otherwise.
     """
 
     config: dict[str, Any]
@@ -50,7 +52,7 @@ class Assembly:
     splits: Splits
     model: nn.Module
     loss: nn.Module
-    evaluator: Callable[[str], Evaluator]
+    evaluator: Callable[..., Evaluator]
 
     @property
     def spec(self) -> DataSpec:
@@ -87,14 +89,16 @@ def assemble(config: dict[str, Any], device_word: str | None = None) -> Assembly
         loss = loss.to(device)
     plain = Preparation(splits.spec, (), config["seed"], device, convolves(model))
     build.check_fit(model, loss, splits, plain)
+    check_views(settings.tta, splits.spec)
 
-    def evaluator(split: str) -> Evaluator:
+    def evaluator(split: str, *, views: bool = True) -> Evaluator:
         examples: Examples = getattr(splits, split)
         if _resident(splits, data, device):
             examples = examples.to(device)
         size = data.eval_batch_size or max(data.batch_size, EVAL_BATCH[device.type])
         metrics = build.build_metrics(splits.spec, settings.metrics)
-        return Evaluator(examples, size, plain, loss, metrics, precision, device)
+        chosen = settings.tta if views else None
+        return Evaluator(examples, size, plain, loss, metrics, precision, device, chosen)
 
     return Assembly(config, settings, device, precision, splits, model, loss, evaluator)
 
@@ -145,7 +149,7 @@ def prepare_training(
         own.append(StopEarly(stopping.patience, stopping.min_delta))
     # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
     seed_everything(derive(a.config["seed"], "train") % 2**32)
-    validate: Callable[[nn.Module], dict[str, float]] = a.evaluator("val")
+    validate: Callable[[nn.Module], dict[str, float]] = a.evaluator("val", views=False)
     if isinstance(average, StochasticWeightAverage):
         validate = EvaluateAverage(validate, average, lambda: a.evaluator("train").batches(), a.precision)
     return Training(
@@ -204,7 +208,11 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     train, seed = a.splits.train, a.config["seed"]
     refuse_broken_carry(a.model, train, data, a.settings)
     order = make_order(data.order, train, batch_size, seed, data.curriculum_epochs)
-    if _resident(a.splits, data, a.device):
+    resident = _resident(a.splits, data, a.device)
+    if data.alternating_flip:
+        train = with_mirror_images(train.to(a.device) if resident else train, a.spec)
+        order = alternating(order, len(train), seed)
+    if resident:
         train, prepare = normalise_ahead(train.to(a.device), prepare)
         return ResidentLoader(train, batch_size, order, prepare, a.device, data.drop_last)
     return StreamingLoader(train, batch_size, order, prepare, a.device, data.drop_last, seed, data.workers)

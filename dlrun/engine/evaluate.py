@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dlrun.contracts import Batch, Examples, Metric
 from dlrun.engine.loaders import Preparation, gather
 from dlrun.engine.precision import Precision
+from dlrun.engine.views import View, over_views
 
 
 class Tally:
@@ -53,6 +54,7 @@ class Evaluator:
         prepare: normalisation, without augmentation.
         loss: (outputs, targets) to the mean over a batch.
         metrics: of this split alone; reset at the beginning of each evaluation.
+        views: of each image over which outputs are averaged; None: the image as it is.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Evaluator:
         metrics: Sequence[Metric],
         precision: Precision,
         device: torch.device,
+        views: View | None = None,
     ) -> None:
+        self.views = views
         self.examples, self.batch_size, self.prepare = examples, batch_size, prepare
         self.loss, self.metrics, self.precision, self.device = loss, metrics, precision, device
 
@@ -83,7 +87,10 @@ class Evaluator:
         for batch in self.batches():
             # Not around the yield: what the caller does meanwhile is the caller's.
             with torch.inference_mode(), self.precision.autocast():
-                outputs = model(*batch.arguments)
+                if self.views is None:
+                    outputs = model(*batch.arguments)
+                else:
+                    outputs = over_views(model, batch.arguments[0], self.views)
             yield outputs, batch
 
     def tally(self, metrics: Sequence[Metric]) -> Tally:
