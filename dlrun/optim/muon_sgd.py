@@ -29,6 +29,7 @@ class MuonSGD(torch.optim.Optimizer):
         sgd_momentum: β.
         ns_steps: Newton-Schulz iterations.
         normalize: whether the norm of hidden matrices is set at all.
+        capturable: says that learning rates may be tensors on the device, which they may anyway.
 
     Source: Jordan 2024, airbench94_muon (https://github.com/KellerJordan/cifar10-airbench).
     """
@@ -42,6 +43,7 @@ class MuonSGD(torch.optim.Optimizer):
         sgd_momentum: Probability = 0.85,
         ns_steps: PositiveInt = 3,
         normalize: bool = True,
+        capturable: bool | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
