@@ -177,7 +177,8 @@ class Airbench:
         finally:
             sys.argv = arguments
         self.module.print_training_details = self._note
-        self.model = self.module.CifarNet().cuda().to(memory_format=torch.channels_last)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = self.module.CifarNet().to(device, memory_format=torch.channels_last)
         if compile_mode != "none":
             self.model.compile(mode=compile_mode)
         self.warm = False
@@ -284,9 +285,8 @@ def main() -> None:
             torch.backends.cudnn.benchmark = arguments.cudnn_benchmark if name == "dlrun" else True
             wall, result = timed(arm, seed if seed >= 0 else arguments.n)
             label = f"seed {seed}" if seed >= 0 else "warm-up"
-            say(
-                f"{name:16} {label:8} {result.seconds:7.3f} s  {result.accuracy:.4f}  wall {wall:.1f} s  {result.details}"
-            )
+            numbers = f"{result.seconds:7.3f} s  {result.accuracy:.4f}  wall {wall:.1f} s"
+            say(f"{name:16} {label:8} {numbers}  {result.details}")
             if seed >= 0:
                 results[name].append(result)
                 write(arguments.json, results, arguments)
