@@ -93,7 +93,6 @@ def zero_last_norm(model: nn.Module, *, pattern: str = "*last_norm") -> None:
         nn.init.zeros_(scale)
 
 
-@torch.no_grad()
 def whitening(
     model: nn.Module,
     inputs: Callable[[int], Tensor],
@@ -137,7 +136,8 @@ def whitening(
         count += len(patches) * patches.shape[2]
     values, vectors = torch.linalg.eigh(moment / count)
     filters = vectors.T / (values + eps).sqrt()[:, None]
-    found.weight.copy_(torch.cat([filters, -filters]).view_as(found.weight))
+    with torch.no_grad():
+        found.weight.copy_(torch.cat([filters, -filters]).view_as(found.weight))
 
 
 def weights(model: nn.Module) -> Iterator[Tensor]:
