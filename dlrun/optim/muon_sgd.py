@@ -29,7 +29,8 @@ class MuonSGD(torch.optim.Optimizer):
         sgd_momentum: β.
         ns_steps: Newton-Schulz iterations.
         normalize: whether the norm of hidden matrices is set at all.
-        capturable: says that learning rates may be tensors on the device, which they may anyway.
+        capturable: says that learning rates are to be tensors on the device, for steps captured in a CUDA graph; they
+            may be so anyway.
 
     Source: Jordan 2024, airbench94_muon (https://github.com/KellerJordan/cifar10-airbench).
     """
@@ -52,6 +53,7 @@ class MuonSGD(torch.optim.Optimizer):
             "sgd_momentum": sgd_momentum,
             "ns_steps": ns_steps,
             "normalize": normalize,
+            "capturable": capturable,
             "hidden": False,
         }
         super().__init__(params, defaults)

@@ -88,6 +88,11 @@ def test_its_state_continues_exactly_from_a_file():
     assert all(torch.equal(p, q) for p, q in zip(params, copies, strict=True))
 
 
+def test_that_it_can_be_captured_stands_in_its_groups():
+    """What makes learning rates tensors on a CUDA device looks for it there."""
+    assert MuonSGD(parameters([(4,)]), capturable=True).param_groups[0]["capturable"] is True
+
+
 def test_a_vector_is_no_matrix():
     with pytest.raises(ValueError, match="hidden: true may hold matrices only"):
         MuonSGD([{"params": parameters([(4,)]), "hidden": True}])
