@@ -24,7 +24,7 @@ from dlrun.engine.freezing import Freezing
 from dlrun.engine.heap import keep_freed_memory
 from dlrun.engine.loaders import Loader, Preparation, ResidentLoader, StreamingLoader, fits, normalise_ahead
 from dlrun.engine.memory import logger
-from dlrun.engine.order import make_order
+from dlrun.engine.order import alternating, make_order
 from dlrun.engine.precision import Precision, choose_precision
 from dlrun.engine.seeding import (
     derive,
@@ -37,8 +37,9 @@ from dlrun.engine.seeding import (
 from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.step import Schedule, TrainStep
 from dlrun.engine.training import Training
+from dlrun.engine.views import check_views
 from dlrun.errors import ConfigError
-from dlrun.examples import TextWindows
+from dlrun.examples import TextWindows, with_mirror_images
 from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
 from dlrun.optim.eager import keep_dynamo_unloaded
@@ -51,7 +52,8 @@ class Assembly:
     """The parts of a run that more than one command needs.
 
     Attributes:
-        evaluator: makes the Evaluator of a split: "train", "val" or "test".
+        evaluator: makes the Evaluator of a split: "train", "val" or "test"; over the views of `trainer.tta` unless told
+            otherwise.
         config: with numbers in place of what is found out here, so what a run is known by and repeated with.
         notes: what was found out.
         warn: receives a sentence about what memory did not allow.
@@ -64,7 +66,7 @@ class Assembly:
     splits: Splits
     model: nn.Module
     loss: nn.Module
-    evaluator: Callable[[str], Evaluator]
+    evaluator: Callable[..., Evaluator]
     warn: Callable[[str], None] = logger.warning
     notes: list[str] = field(default_factory=list)
 
@@ -106,7 +108,8 @@ def assemble(
         keep_dynamo_unloaded()
     splits = splits or build.build_data(config)
     seed_everything(config["seed"])
-    model = build.build_model(config, splits.spec).to(device)
+    inputs = build.inputs_for(splits, Preparation(splits.spec, (), config["seed"], device), device)
+    model = build.build_model(config, splits.spec, inputs).to(device)
     if convolves(model):
         model = model.to(memory_format=torch.channels_last)
     loss = build.build_loss(config, splits)
@@ -114,15 +117,17 @@ def assemble(
         loss = loss.to(device)
     plain = Preparation(splits.spec, (), config["seed"], device, convolves(model))
     quick = evaluation_batch_size(build.check_fit(model, loss, splits, plain), device)
+    check_views(settings.tta, splits.spec)
 
-    def evaluator(split: str) -> Evaluator:
+    def evaluator(split: str, *, views: bool = True) -> Evaluator:
         examples: Examples = getattr(splits, split)
         data = build.data_settings(a.config)
         if _resident(splits, data, device):
             examples = examples.to(device)
         size = min(data.eval_batch_size or max(data.chosen_batch_size, quick), max(1, len(examples)))
         metrics = build.build_metrics(splits.spec, settings.metrics)
-        made = Evaluator(examples, size, plain, loss, metrics, precision, device)
+        chosen = settings.tta if views else None
+        made = Evaluator(examples, size, plain, loss, metrics, precision, device, chosen)
         made.warn = lambda text: a.warn(text)
         return made
 
@@ -191,7 +196,7 @@ def prepare_training(
         key, per_epoch = f"trainer.{name}", loader.steps_per_epoch
         return resolve(length, unit="step", steps_per_epoch=per_epoch, total_steps=planned_steps, key=key)
 
-    freezing = techniques.build_freezing(settings, a.model, steps)
+    freezing = techniques.build_freezing(settings, build.parameter_rules(a.config), a.model, steps)
     total_steps = planned_steps if a.parameters else 0
     optimizer = build.build_optimizer(a.config, a.model)
     schedule = build.build_schedule(
@@ -212,7 +217,7 @@ def prepare_training(
         own.append(StopEarly(stopping.patience, stopping.min_delta))
     # Dropout draws from its own stream: it is the same whatever initialisation has drawn.
     seed_everything(derive(a.config["seed"], "train") % 2**32)
-    validate: Callable[[nn.Module], dict[str, float]] = (of_val := a.evaluator("val"))
+    validate: Callable[[nn.Module], dict[str, float]] = (of_val := a.evaluator("val", views=False))
     if isinstance(average, StochasticWeightAverage):
         validate = EvaluateAverage(
             validate, average, lambda: _like(a.evaluator("train"), of_val).batches(), a.precision
@@ -293,7 +298,11 @@ def build_loader(a: Assembly, data: schema.Data, augment: Sequence[Augment]) -> 
     train, seed = a.splits.train, a.config["seed"]
     refuse_broken_carry(a.model, train, data, a.settings)
     order = make_order(data.order, train, batch_size, seed, data.curriculum_epochs)
-    if _resident(a.splits, data, a.device):
+    resident = _resident(a.splits, data, a.device)
+    if data.alternating_flip:
+        train = with_mirror_images(train.to(a.device) if resident else train, a.spec)
+        order = alternating(order, len(train), seed)
+    if resident:
         train, prepare = normalise_ahead(train.to(a.device), prepare)
         return ResidentLoader(train, batch_size, order, prepare, a.device, data.drop_last)
     return StreamingLoader(train, batch_size, order, prepare, a.device, data.drop_last, seed, data.workers)

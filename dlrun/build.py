@@ -82,8 +82,11 @@ def build_data(config: Part) -> Splits:
     return splitting.complete(adapt(splits), **{key: value for key, value in node.items() if key in SPLITTING})
 
 
-def build_model(config: Part, spec: DataSpec) -> nn.Module:
+def build_model(config: Part, spec: DataSpec, inputs: Callable[[int], Any] | None = None) -> nn.Module:
     """The model, initialised. Draws from the global generator, so seed it first.
+
+    Args:
+        inputs: gives so many training inputs, ready for the model, to an initialisation that asks for them.
 
     Raises: ContractError if model and data do not fit; the message names both shapes.
     """
@@ -94,8 +97,22 @@ def build_model(config: Part, spec: DataSpec) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ContractError(f"model={node['_target_']} must give a torch.nn.Module, got {type(model).__name__}.")
     if config.get("init"):
-        _call("init", config["init"], _factory("init", config["init"]), model)
+        factory = _factory("init", config["init"])
+        _call(
+            "init", config["init"], factory, model, **({"inputs": inputs} if "inputs" in _parameters(factory) else {})
+        )
     return model
+
+
+def inputs_for(splits: Splits, prepare: Callable[[Batch, int], Batch], device: torch.device) -> Callable[[int], Any]:
+    """What gives so many inputs, all if there are fewer, evenly spaced over the training split, ready for a model."""
+
+    def inputs(count: int) -> Any:
+        total = len(splits.train)
+        index = torch.arange(min(count, total)) * total // min(count, total)
+        return prepare(gather(splits.train, index).map(lambda tensor: tensor.to(device)), 0).inputs
+
+    return inputs
 
 
 def check_fit(model: nn.Module, loss: nn.Module, splits: Splits, prepare: Callable[[Batch, int], Batch]) -> int:
@@ -312,6 +329,15 @@ def build_schedule(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps - warmup_steps,
     )
+    for group in optimizer.param_groups:
+        if group.get("until") is not None:
+            group["until_steps"] = resolve(
+                group["until"],
+                unit="step",
+                steps_per_epoch=steps_per_epoch,
+                total_steps=total_steps,
+                key="optimizer.param_groups.until",
+            )
     factory = _factory("scheduler", node)
     if interval == "metric" and "mode" in _parameters(factory):
         factory = partial(factory, mode="max" if higher_is_better else "min")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dlrun.contracts import Batch
+from dlrun.contracts import Arrays, Batch, DataSpec, Examples, Kind, Task
+from dlrun.errors import ConfigError
 
 
 @dataclass
@@ -186,3 +187,51 @@ class SeriesWindows:
         return replace(
             self, series=self.series.to(device), starts=self.starts.to(device), columns=self.columns.to(device)
         )
+
+
+@dataclass
+class Mirrored:
+    """Images with their mirror images, left and right: index i is the image, and i + N its mirror image.
+
+    They are N examples all the same. `both` holds the 2 N of them, so that a batch is one gather.
+    """
+
+    both: Arrays
+
+    @property
+    def nbytes(self) -> int:
+        return self.both.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.both.device
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.both.tensors()
+
+    def __len__(self) -> int:
+        return len(self.both) // 2
+
+    def take(self, index: Tensor) -> Batch:
+        return self.both.take(index)
+
+    def subset(self, index: Tensor) -> Mirrored:
+        return Mirrored(self.both.subset(torch.cat([index, index + len(self)])))
+
+    def to(self, device: torch.device) -> Mirrored:
+        return Mirrored(self.both.to(device))
+
+
+def with_mirror_images(examples: Examples, spec: DataSpec) -> Mirrored:
+    """Images beside their mirror images, for `data.alternating_flip`; twice the memory.
+
+    Raises: ConfigError if they are no images, or have to be reconstructed, or are not held in one tensor.
+    """
+    if spec.kind is not Kind.IMAGE or spec.task is Task.RECONSTRUCTION or not isinstance(examples, Arrays):
+        what = f"{spec.kind.plural} for {spec.task.value.replace('_', ' ')}"
+        raise ConfigError(
+            f"data.alternating_flip=true mirrors images that are held in one tensor and not to be reconstructed, and "
+            f"data={spec.name} gives {what}: leave it out, or take augment=flip where that fits."
+        )
+    inputs = torch.cat([examples.inputs, examples.inputs.flip(3)])
+    return Mirrored(Arrays(inputs, torch.cat([examples.targets, examples.targets])))

@@ -1,5 +1,8 @@
 """How a model's weights start: functions that change a model in place, with PyTorch's global generator alone.
 
+One that looks at the data asks for `inputs` by name: a function that gives so many training inputs, evenly spaced over
+the training split, ready for the model and without augmentation. The others know the model alone.
+
 Each fills the weights of linear, convolutional and recurrent layers and of attention, matrix by matrix where one tensor
 holds several (gates, groups, queries and keys and values), and sets their biases to zero. Norms and embeddings keep
 what they have.
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from dlrun.contracts import PositiveFloat
+from dlrun.contracts import PositiveFloat, PositiveInt
 from dlrun.errors import ConfigError
 
 Distribution = Literal["uniform", "normal"]
@@ -88,6 +91,53 @@ def zero_last_norm(model: nn.Module, *, pattern: str = "*last_norm") -> None:
         )
     for scale in scales:
         nn.init.zeros_(scale)
+
+
+def whitening(
+    model: nn.Module,
+    inputs: Callable[[int], Tensor],
+    *,
+    layer: str = "whitening",
+    images: PositiveInt = 5000,
+    eps: PositiveFloat = 5e-4,
+) -> None:
+    """Fill a convolution with the whitening of its input: filters ±vᵢ / √(λᵢ + eps), least variance first.
+
+    λᵢ and vᵢ are eigenvalues and eigenvectors of the second moment of the patches that the filters see. With both signs
+    an activation that stops negative numbers loses nothing. Its bias and all other weights stay as they are.
+
+    Args:
+        inputs: see above.
+        layer: name of the convolution within the model.
+        images: how many inputs to take patches from.
+        eps: keeps directions in which patches hardly vary from being blown up.
+
+    Raises: ConfigError if there is no such convolution, or it has not twice as many filters as a patch has numbers.
+    Source: hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10); Jordan 2024, sec. 3.1 (arXiv:2404.00498).
+    """
+    found = dict(model.named_modules()).get(layer)
+    if not isinstance(found, nn.Conv2d):
+        raise ConfigError(
+            f"init=whitening fills a convolution called '{layer}', and this model has none: it needs "
+            "model=whitened_cnn, or init.layer with the name of a convolution of the model"
+        )
+    numbers = found.in_channels * math.prod(found.kernel_size)
+    if found.groups > 1 or found.out_channels != 2 * numbers:
+        raise ConfigError(
+            f"init=whitening makes {2 * numbers} filters, two for each number in a patch of "
+            f"{found.in_channels}x{found.kernel_size[0]}x{found.kernel_size[1]}, but init.layer={layer} has "
+            f"{found.out_channels} in {found.groups} groups"
+        )
+    moment = torch.zeros(numbers, numbers, dtype=torch.float64)
+    count = 0
+    for part in inputs(images).float().split(1000):
+        patches = nn.functional.unfold(part, found.kernel_size)  # (B, numbers, places)
+        moment += (patches @ patches.mT).sum(0).cpu()
+        count += len(patches) * patches.shape[2]
+    values, vectors = torch.linalg.eigh(moment / count)
+    filters = vectors.T / (values + eps).sqrt()[:, None]
+    with torch.no_grad():
+        found.weight.copy_(torch.cat([filters, -filters]).view_as(found.weight))
 
 
 def weights(model: nn.Module) -> Iterator[Tensor]:

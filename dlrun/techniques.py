@@ -32,15 +32,15 @@ Steps = Callable[[str, Any], int]  # from a key of trainer and the length it hol
 CLASSES = (Task.CLASSIFICATION, Task.LANGUAGE_MODELLING, Task.SEQUENCE_TO_SEQUENCE)
 
 
-def build_freezing(settings: schema.Trainer, model: nn.Module, steps: Steps) -> Freezing | None:
+def build_freezing(settings: schema.Trainer, rules: ParameterGroups, model: nn.Module, steps: Steps) -> Freezing | None:
     """Freezes what never learns at once, so it must come before the optimizer; the rest goes by the step."""
-    if settings.freeze is None:
+    if settings.freeze is None and not rules.until:
         return None
     thaws = {
         pattern: None if until == "always" else steps(f"freeze.{pattern}", until)
-        for pattern, until in settings.freeze.items()
+        for pattern, until in (settings.freeze or {}).items()
     }
-    return Freezing(model, thaws)
+    return Freezing(model, thaws, {pattern: steps(f"until.{pattern}", end) for pattern, end in rules.until.items()})
 
 
 def build_transforms(

@@ -143,6 +143,19 @@ def test_translate_is_the_slow_shift(dtype):
         assert torch.equal(after[i], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_translate_reflects_as_padding_does(dtype):
+    before = images(dtype=dtype)
+    down, right = torch.randint(-3, 4, (2, 64), generator=generator())
+    after = translate(before, down, right, 3, "reflect")
+    padded = torch.nn.functional.pad(before.float(), (3, 3, 3, 3), mode="reflect").to(dtype)
+    for i, (y, x) in enumerate(zip(3 - down, 3 - right, strict=True)):
+        assert torch.equal(after[i], padded[i, :, y : y + 10, x : x + 13])
+    same = Batch(torch.full_like(before, 7), torch.zeros(64))
+    assert (augment.Translate(IMAGES, max_shift=3, edge="reflect")(same, generator()).inputs == 7).all()
+    assert (augment.Translate(IMAGES, max_shift=3)(same, generator()).inputs == 0).any()
+
+
 def test_translate_reads_any_memory_layout():
     before, shift = images(), torch.tensor([2, -1] * 32)
     expected = translate(before, shift, -shift, 2)

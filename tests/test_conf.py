@@ -47,7 +47,13 @@ def loss_of(config: dict[str, Any], splits: Splits, model: nn.Module, batch: Bat
 def works(splits: Splits, config: dict[str, Any]) -> None:
     """Data, model and loss fit one another, and every weight learns."""
     seed_everything(0)
-    learns(config, splits, build.build_model(config, splits.spec))
+    learns(config, splits, build.build_model(config, splits.spec, inputs_of(splits)))
+
+
+def inputs_of(splits: Splits) -> Callable[[int], Any]:
+    """What an initialisation is offered."""
+    cpu = torch.device("cpu")
+    return build.inputs_for(splits, Preparation(splits.spec, (), 0, cpu), cpu)
 
 
 def learns(config: dict[str, Any], splits: Splits, model: nn.Module) -> None:
@@ -214,10 +220,12 @@ def init(name: str, tmp_path: Path) -> None:
     if name == "from_checkpoint":
         torch.save({"output.bias": torch.ones(10)}, tmp_path / "weights.pt")
         blocks += (f"init.path={tmp_path / 'weights.pt'}",)
+    if name == "whitening":
+        blocks = ("model=whitened_cnn", "model.widths=[8,8]")
     config = composed(f"init={name}", "data=digits", *blocks)
     splits = build.build_data(config)
     seed_everything(0)
-    net = build.build_model(config, splits.spec)
+    net = build.build_model(config, splits.spec, inputs_of(splits))
     seed_everything(0)
     untouched = build.build_model({**config, "init": None}, splits.spec)
     pairs = zip(net.parameters(), untouched.parameters(), strict=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlrun.contracts import IGNORED
+from dlrun.contracts import IGNORED, Arrays, DataSpec, Kind, Task
 from dlrun.engine.loaders import gather
-from dlrun.examples import Padded, Pairs, SeriesWindows, TextWindows
+from dlrun.errors import ConfigError
+from dlrun.examples import Padded, Pairs, SeriesWindows, TextWindows, with_mirror_images
 
 CPU = torch.device("cpu")
 INDEX = torch.tensor([4, 0, 4, 2])
@@ -94,3 +95,29 @@ def test_subsets_and_moves_change_no_example(make):
     assert len(examples.subset(INDEX)) == 4
     assert examples.device == CPU
     assert 0 < examples.nbytes <= sum(tensor.nbytes for tensor in examples.tensors())
+
+
+def test_mirror_images_lie_behind_the_images():
+    spec = DataSpec("photos", Task.CLASSIFICATION, Kind.IMAGE, (1, 2, 3), 5)
+    images = torch.arange(30, dtype=torch.uint8).view(5, 1, 2, 3)
+    examples = with_mirror_images(Arrays(images, torch.arange(5)), spec)
+    assert len(examples) == 5
+    batch = examples.take(torch.tensor([1, 6, 9]))
+    assert batch.inputs[:, 0].tolist() == [
+        [[6, 7, 8], [9, 10, 11]],
+        [[8, 7, 6], [11, 10, 9]],
+        [[26, 25, 24], [29, 28, 27]],
+    ]
+    assert batch.targets.tolist() == [1, 1, 4]
+    some = examples.subset(torch.tensor([4, 1])).to(CPU)
+    assert torch.equal(some.take(torch.tensor([2, 1])).inputs, examples.take(torch.tensor([9, 1])).inputs)
+
+
+@pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.RECONSTRUCTION])
+def test_what_cannot_be_mirrored_is_refused(task):
+    kind, shape = (Kind.IMAGE, (1, 2, 3)) if task is Task.RECONSTRUCTION else (Kind.VECTOR, (6,))
+    spec = DataSpec("some", task, kind, shape, 6)
+    with pytest.raises(
+        ConfigError, match=f"alternating_flip=true mirrors images .* data=some gives {kind.plural} for {task}"
+    ):
+        with_mirror_images(Arrays(torch.zeros(4, *shape), torch.zeros(4)), spec)

@@ -13,6 +13,7 @@ from dlrun import initialisation as init
 from dlrun.contracts import DataSpec, Kind, Task
 from dlrun.errors import ConfigError
 from dlrun.models.mlp import mlp
+from dlrun.models.whitened_cnn import whitened_cnn
 
 SPEC = DataSpec("wine", Task.CLASSIFICATION, Kind.VECTOR, (13,), 3)
 
@@ -211,3 +212,54 @@ def test_joined_linear_layers_are_filled_part_by_part():
     init.xavier(model)
     assert model["qkv"].weight.var().item() == pytest.approx(2 / 128, rel=0.05)
     assert model["other"].weight.var().item() == pytest.approx(2 / 256, rel=0.05)
+
+
+IMAGES = DataSpec("photos", Task.CLASSIFICATION, Kind.IMAGE, (3, 12, 12), 4)
+
+
+def correlated(count):
+    """Images whose neighbouring pixels and channels go together, as in photographs."""
+    noise = torch.randn(2000, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    return nn.functional.avg_pool2d(noise + noise.mean(1, keepdim=True), 3, 1)[:count]
+
+
+def test_whitening_gives_uncorrelated_outputs_of_variance_one_and_their_opposites():
+    torch.manual_seed(0)
+    model = whitened_cnn(IMAGES, widths=[4])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    init.whitening(model, correlated, eps=1e-9)
+    filters = model.whitening.weight
+    out = nn.functional.conv2d(correlated(2000), filters).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(out[:12] @ out[:12].T / out.shape[1], torch.eye(12), rtol=0, atol=1e-3)
+    assert torch.equal(filters[12:], -filters[:12])
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["whitening.weight"]
+
+
+def test_whitening_damps_directions_of_little_variance():
+    """With eps the variance of output i becomes λᵢ / (λᵢ + eps); only so many images are asked for."""
+    asked = []
+
+    def inputs(count):
+        asked.append(count)
+        return correlated(count)
+
+    model = whitened_cnn(IMAGES, widths=[4])
+    init.whitening(model, inputs, images=300, eps=0.05)
+    assert asked == [300]
+    patches = nn.functional.unfold(correlated(300), 2).movedim(1, 0).flatten(1).double()
+    values = torch.linalg.eigvalsh(patches @ patches.T / patches.shape[1])
+    out = nn.functional.conv2d(correlated(300), model.whitening.weight[:12]).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(out.square().mean(1).double(), values / (values + 0.05), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("0", "makes 54 filters, two for each number in a patch of 3x3x3, but init.layer=0 has 8 in 1 groups"),
+        ("1", "fills a convolution called '1', and this model has none: it needs model=whitened_cnn, or init.layer"),
+    ],
+)
+def test_whitening_of_what_is_no_such_convolution_is_refused(layer, message):
+    with pytest.raises(ConfigError, match=message):
+        init.whitening(small(), correlated, layer=layer)

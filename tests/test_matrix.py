@@ -28,6 +28,7 @@ PRECISIONS = ("fp32", "bf16")
 SMALL = {
     "alexnet": ["model.head_widths=[16,16]"],
     "vgg11": ["model.head_widths=[16]"],
+    "whitened_cnn": ["model.widths=[8,8,8]"],
     "densenet": ["model.blocks=[2,2]", "model.stem_width=8"],
     "resnet": ["model.blocks=[1,1]", "model.width=8", "model.stem_width=8"],
 }

@@ -131,6 +131,18 @@ def test_killed_and_resumed_runs_equal_the_undisturbed_one_to_the_bit(case, tmp_
     torch.use_deterministic_algorithms(False)
 
 
+def test_the_speed_recipe_resumes_too(tmp_path, monkeypatch):
+    """Weights that start from the data, images mirrored in turns, parameters that stop learning in mid-run."""
+    overrides = [
+        "experiment=cifar10_94", "data=digits", "data.limit=300", "data.batch_size=32", "model.widths=[8,8]",
+        "trainer.max_steps=null", "trainer.epochs=4", "trainer.compile=false", "trainer.eval_every=10",
+        "trainer.checkpoint_every=7", "optimizer.param_groups.until={whitening.bias: 2ep}", "seed=2",
+    ]  # fmt: skip
+    undisturbed = run_to(tmp_path / "whole", overrides, [], monkeypatch)
+    steps = undisturbed["summary"]["steps"]
+    assert_equal(undisturbed, run_to(tmp_path / "killed", overrides, [2, steps // 2, steps - 2, steps], monkeypatch))
+
+
 def test_the_same_configuration_gives_the_same_bits_and_another_seed_does_not(tmp_path, monkeypatch):
     a = run_to(tmp_path / "a", RUN, [], monkeypatch)
     b = run_to(tmp_path / "b", RUN, [], monkeypatch)

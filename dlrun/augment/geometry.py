@@ -15,11 +15,15 @@ from dlrun.contracts import Batch, DataSpec, Fraction, Interval, Kind, PositiveI
 from dlrun.errors import ContractError
 
 Degrees = Annotated[float, Interval(0, 180)]
+Edge = Literal["zero", "reflect"]
 
 
 @dataclass(frozen=True)
 class Translate:
-    """Shift each image by up to `max_shift` pixels along each axis, filling with zeros: padding and random cropping.
+    """Shift each image by up to `max_shift` pixels along each axis: padding and random cropping.
+
+    Args:
+        edge: what comes in: zeros, or the image reflected at its edge.
 
     Raises: ContractError if the data are not images, or not larger than the shift.
     Source: He et al. 2015, sec. 4.2 (arXiv:1512.03385), with 4 pixels.
@@ -27,6 +31,7 @@ class Translate:
 
     spec: DataSpec
     max_shift: PositiveInt = 2
+    edge: Edge = "zero"
 
     def __post_init__(self) -> None:
         require("translate", self.spec, Kind.IMAGE)
@@ -39,7 +44,7 @@ class Translate:
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images, limit = inputs_of(batch), self.max_shift
         shifts = torch.randint(-limit, limit + 1, (2, len(images)), generator=generator, device=images.device)
-        return dataclasses.replace(batch, inputs=translate(images, shifts[0], shifts[1], limit))
+        return dataclasses.replace(batch, inputs=translate(images, shifts[0], shifts[1], limit, self.edge))
 
 
 @dataclass(frozen=True)
@@ -82,20 +87,29 @@ class Rotation:
         return dataclasses.replace(batch, inputs=rotate(images, (2 * drawn - 1) * self.degrees))
 
 
-def translate(images: Tensor, down: Tensor, right: Tensor, max_shift: int) -> Tensor:
-    """Shift (B, C, H, W), any dtype, by whole pixels (B,), none further than `max_shift`; zeros come in.
+def translate(images: Tensor, down: Tensor, right: Tensor, max_shift: int, edge: Edge = "zero") -> Tensor:
+    """Shift (B, C, H, W), any dtype, by whole pixels (B,), none further than `max_shift`; zeros or reflections come in.
 
     In the padded batch, seen as one row of numbers, each shifted image is the window of constant strides that starts
     at one number. A view of all windows lets one gather of B starts do the work: .12 ms for 128 uint8 images of
     3x32x32 on two cores, against .9 ms for slicing one by one and .3 ms for gathering pixels.
     """
     batch, channels, height, width = images.shape
-    padded = F.pad(images, (max_shift,) * 4).contiguous()
+    padded = (reflect(images, max_shift) if edge == "reflect" else F.pad(images, (max_shift,) * 4)).contiguous()
     example, channel, row, _ = padded.stride()
     windows = padded.numel() - (channels - 1) * channel - (height - 1) * row - (width - 1)
     every = padded.as_strided((windows, channels, height, width), (1, channel, row, 1))
     start = torch.arange(batch, device=images.device) * example + (max_shift - down) * row + (max_shift - right)
     return every.index_select(0, start)
+
+
+def reflect(images: Tensor, width: int) -> Tensor:
+    """(B, C, H, W) of any dtype, padded on all sides by reflection; F.pad does that to floats alone."""
+    for axis in (2, 3):
+        size = images.shape[axis]
+        place = torch.arange(-width, size + width, device=images.device).abs()
+        images = images.index_select(axis, torch.minimum(place, 2 * (size - 1) - place))
+    return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ SUPPLIED = {  # arguments that build gives to a factory; a configuration need no
     "data": {"name"},
     "model": {"spec"},
     "loss": {"spec"},
-    "init": {"model"},
+    "init": {"model", "inputs"},
     "augment": {"spec"},
     "logger": {"folder", "start_step"},
     "optimizer": {"params"},

@@ -123,6 +123,7 @@ class Trainer:
     eval_every: Duration = "1ep"
     log_every: PositiveInt = 50
     metrics: Sequence[Score] = field(default_factory=list)
+    tta: Literal["flip", "flip_translate"] | None = None
     checkpoint_every: Duration | None = None
     deterministic: bool = False
     clip: Clip = field(default_factory=Clip)
@@ -160,6 +161,7 @@ class Data:
     order: Literal["shuffled", "bucketed", "contiguous", "curriculum"] = "shuffled"
     curriculum_epochs: PositiveInt = 5
     drop_last: bool = False
+    alternating_flip: bool = False
     loader: Literal["auto", "resident", "streaming"] = "auto"
     workers: NonNegativeInt = 2
 

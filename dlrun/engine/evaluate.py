@@ -10,6 +10,7 @@ from dlrun.engine.device import total_memory
 from dlrun.engine.loaders import Preparation, gather
 from dlrun.engine.memory import halving, logger
 from dlrun.engine.precision import Precision
+from dlrun.engine.views import View, over_views
 
 EVAL_BATCH = {"cpu": 512, "cuda": 16384, "mps": 1024}  # on a CPU larger ones spill the caches
 EVAL_SHARE = 1 / 8  # of the device's memory
@@ -58,6 +59,7 @@ class Evaluator:
         prepare: normalisation, without augmentation.
         loss: (outputs, targets) to the mean over a batch.
         metrics: of this split alone; reset at the beginning of each evaluation.
+        views: of each image over which outputs are averaged; None: the image as it is.
 
     Attributes:
         batch_size: becomes smaller when memory runs out.
@@ -73,7 +75,9 @@ class Evaluator:
         metrics: Sequence[Metric],
         precision: Precision,
         device: torch.device,
+        views: View | None = None,
     ) -> None:
+        self.views = views
         self.examples, self.batch_size, self.prepare = examples, batch_size, prepare
         self.loss, self.metrics, self.precision, self.device = loss, metrics, precision, device
         # Where the examples are, so that no batch waits for its indices; lengths, where there are any, are on the CPU.
@@ -105,7 +109,10 @@ class Evaluator:
         for batch in self.batches():
             # Not around the yield: what the caller does meanwhile is the caller's.
             with torch.inference_mode(), self.precision.autocast():
-                outputs = model(*batch.arguments)
+                if self.views is None:
+                    outputs = model(*batch.arguments)
+                else:
+                    outputs = over_views(model, batch.arguments[0], self.views)
             yield outputs, batch
 
     def tally(self, metrics: Sequence[Metric]) -> Tally:

@@ -133,6 +133,23 @@ def curriculum(difficulty: Tensor, epochs: int, seed: int) -> Order:
     return order
 
 
+def alternating(order: Order, count: int, seed: int) -> Order:
+    """`order` over examples and their mirror images: in each epoch one of the two, in the next the other.
+
+    Example i of `count` has its mirror image at i + count (`dlrun.examples.Mirrored`); which comes first is drawn for
+    each. So both are seen equally often, where chance would show a quarter of the images the same way in three epochs.
+
+    Source: Jordan 2024, sec. 3.6 (arXiv:2404.00498).
+    """
+    first = torch.randint(2, (count,), generator=torch.Generator().manual_seed(derive(seed, "flip")))
+
+    def both(epoch: int) -> Tensor:
+        index = order(epoch)
+        return index + count * ((first[index] + epoch) % 2)
+
+    return both
+
+
 def distance_to_class_mean(examples: Examples) -> Tensor:
     """How far each input lies from the mean of its class, (N,) float64 on the CPU: near is typical, so easy.
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -42,8 +42,8 @@ def parameter_groups(
             factors a single group results, which is all that L-BFGS accepts.
 
     Returns: groups in order of first appearance in the model, parameters in the model's order, shared ones once,
-        frozen ones left out. Each has "params", "lr", "weight_decay", "lr_factor" and "name", and "hidden" if
-        `rules.split_hidden`; all values but the parameters are plain.
+        frozen ones left out. Each has "params", "lr", "weight_decay", "lr_factor" and "name", "hidden" if
+        `rules.split_hidden`, and "until" where a rule gives one; all values but the parameters are plain.
     Raises: ConfigError if a pattern matches no parameter; ContractError if there is nothing to train.
     """
     places = _places(model)
@@ -53,20 +53,23 @@ def parameter_groups(
         raise ContractError(f"{type(model).__name__} has no trainable parameters: unfreeze some or only evaluate it")
     _refuse_unmatched("no_decay", [entry for entry in rules.no_decay if entry not in KINDS], every)
     _refuse_unmatched("lr_factors", rules.lr_factors, every)
+    _refuse_unmatched("until", rules.until, every)
     distances = layer_distances(places)
     hidden = _hidden(places)
-    groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
+    groups: dict[tuple[bool, float, float, Any], dict[str, Any]] = {}
     for item in trainable:
-        factor = next((float(f) for pattern, f in rules.lr_factors.items() if matches(item.name, pattern)), 1.0)
+        factor = float(_first(rules.lr_factors, item.name) or 1.0)
+        until = _first(rules.until, item.name)
         if rules.layer_decay is not None:
             factor *= rules.layer_decay ** distances[item.name]
         decay = 0.0 if _is_excluded(item, rules) else float(weight_decay)
         is_hidden = rules.split_hidden and id(item.parameter) in hidden
-        key = (is_hidden, decay, factor)
+        key = (is_hidden, decay, factor, until)
         if key not in groups:
-            name = _group_name(is_hidden, decay, factor, tells_decay=weight_decay > 0)
+            name = _group_name(is_hidden, decay, factor, until, tells_decay=weight_decay > 0)
             group = {"params": [], "lr": lr * factor, "weight_decay": decay, "lr_factor": factor, "name": name}
-            groups[key] = group | ({"hidden": is_hidden} if rules.split_hidden else {})
+            group |= {"hidden": is_hidden} if rules.split_hidden else {}
+            groups[key] = group | ({"until": until} if until is not None else {})
         groups[key]["params"].append(item.parameter)
     return list(groups.values())
 
@@ -193,9 +196,15 @@ def _refuse_unmatched(key: str, patterns: Iterable[str], parameters: list[Named]
             )
 
 
-def _group_name(hidden: bool, decay: float, factor: float, *, tells_decay: bool) -> str:
-    """What to call a group in displays: `decay`, `no_decay_x0.1`, `all`."""
+def _first(rules: Mapping[str, Any], name: str) -> Any:
+    """The value of the first pattern that names the parameter, or None."""
+    return next((value for pattern, value in rules.items() if matches(name, pattern)), None)
+
+
+def _group_name(hidden: bool, decay: float, factor: float, until: Any, *, tells_decay: bool) -> str:
+    """What to call a group in displays: `decay`, `no_decay_x0.1`, `until_3ep`, `all`."""
     parts = ["hidden"] if hidden else []
     parts += ["decay" if decay else "no_decay"] if tells_decay else []
     parts += [f"x{factor:.3g}"] if factor != 1 else []
+    parts += [f"until_{until}".replace(" ", "")] if until is not None else []
     return "_".join(parts) or "all"

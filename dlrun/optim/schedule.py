@@ -1,6 +1,7 @@
 """One clock for every learning-rate schedule: the optimizer step, whatever unit the schedule itself counts in."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Literal, SupportsFloat
 
@@ -18,7 +19,7 @@ class Schedule:
 
     The learning rate of a group at step s, counted from 0, is
 
-        lr_factor · min((s + 1) / (W + 1), 1) · η(max(s - W, 0))        W = warmup_steps,
+        lr_factor · max(1 - s / U, 0) · min((s + 1) / (W + 1), 1) · η(max(s - W, 0))        W = warmup_steps,
 
     where η is the inner schedule, so that its milestones and horizons count from the end of the warm-up, as after
     torch's SequentialLR. It sees the common learning rate, without the groups' "lr_factor": an absolute value such as
@@ -29,7 +30,8 @@ class Schedule:
     in place, without waiting for the device. Whoever sets `lr` elsewhere is overruled at the next change.
 
     Args:
-        optimizer: its groups hold the learning rates to start from; "lr_factor" is 1 where absent.
+        optimizer: its groups hold the learning rates to start from; "lr_factor" is 1 where absent, and U, their
+            "until_steps", infinite.
         make: called with the stand-in, returns the scheduler; a `_partial_` of any class of torch.optim.lr_scheduler.
         warmup_steps: W.
         steps_per_epoch: optimizer steps in an epoch.
@@ -66,6 +68,8 @@ class Schedule:
         # The very tensors that a captured graph reads; load_state_dict puts others into the groups.
         self._tensors = [group["lr"] if isinstance(group["lr"], Tensor) else None for group in optimizer.param_groups]
         self._written: dict[int, float] = {}  # what stands in them, by id
+        self._until = [float(group.get("until_steps", math.inf)) for group in optimizer.param_groups]
+        self._ended = max((until for until in self._until if until < math.inf), default=-1)
         self._stand_in = _StandIn(optimizer, self._factors)
         self.inner = make(self._stand_in)
         # The step after the last is asked for too, where OneCycleLR would overshoot and soon raise: it holds its end.
@@ -81,15 +85,17 @@ class Schedule:
     @property
     def lrs(self) -> list[float]:
         """The learning rate of the next step for each of the optimizer's groups."""
-        pairs = zip(self._stand_in.param_groups, self._factors, strict=True)
-        return [self._planned(group) * factor for group, factor in pairs]
+        return [
+            self._planned(group) * share
+            for group, share in zip(self._stand_in.param_groups, self._shares(), strict=True)
+        ]
 
     def step(self) -> None:
         """Set the learning rates for the next optimizer step; call after every one."""
         self._steps += 1
         if self._is_due():
             self.inner.step()
-        elif self._steps > self.warmup_steps and not self._begins_to_hold():
+        elif self._steps > self.warmup_steps and not self._begins_to_hold() and self._steps > self._ended:
             return
         self._write()
 
@@ -133,10 +139,15 @@ class Schedule:
             return self.hold[1]
         return float(group["lr"]) * min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
 
+    def _shares(self) -> list[float]:
+        """What multiplies the common learning rate in each group, at the next step."""
+        pairs = zip(self._factors, self._until, strict=True)
+        return [factor * max(1 - self._steps / until, 0.0) for factor, until in pairs]
+
     def _write(self) -> None:
         groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
-        for (group, planned), factor, tensor in zip(groups, self._factors, self._tensors, strict=True):
-            lr = self._planned(planned) * factor
+        for (group, planned), share, tensor in zip(groups, self._shares(), self._tensors, strict=True):
+            lr = self._planned(planned) * share
             group["lr"] = lr if tensor is None else tensor
             if tensor is not None and lr != self._written.get(id(tensor)):
                 self._written[id(tensor)] = lr

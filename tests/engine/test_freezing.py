@@ -38,6 +38,25 @@ def test_the_last_pattern_that_matches_counts_and_the_step_decides():
     assert learning(other) == seen[7]
 
 
+def test_some_learn_until_a_step_and_their_gradients_are_not_computed_then():
+    net = Net()
+    freezing = Freezing(net, {"body.3": 1}, {"body.0.bias": 2, "body": 4})
+    assert learning(net) == {name for name, _ in net.named_parameters()}  # what ever learns
+    head, first, last = ({f"{module}.{leaf}" for leaf in ("weight", "bias")} for module in ("head", "body.0", "body.3"))
+    seen = []
+    for step in range(6):
+        freezing.at(step)
+        seen.append(learning(net))
+    assert seen[0] == head | first
+    assert seen[1] == head | first | last
+    assert seen[2:4] == [head | last | {"body.0.weight"}] * 2
+    assert seen[4:] == [head] * 2
+    net(torch.randn(8, 4)).sum().backward()
+    assert {name for name, p in net.named_parameters() if p.grad is not None} == head
+    with pytest.raises(ConfigError, match="until lets no parameter learn to the end of training"):
+        Freezing(Net(), {}, {"*": 3})
+
+
 def test_a_frozen_module_extracts_features_even_after_a_validation():
     net = Net().train()
     freezing = Freezing(net, {"*": None, "head": 0, "body": 2})

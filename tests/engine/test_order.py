@@ -8,7 +8,16 @@ import torch
 
 from dlrun.contracts import Arrays
 from dlrun.engine.loaders import gather
-from dlrun.engine.order import Ahead, bucketed, contiguous, curriculum, distance_to_class_mean, make_order, shuffled
+from dlrun.engine.order import (
+    Ahead,
+    alternating,
+    bucketed,
+    contiguous,
+    curriculum,
+    distance_to_class_mean,
+    make_order,
+    shuffled,
+)
 from dlrun.errors import ConfigError
 from dlrun.examples import Padded
 
@@ -94,3 +103,20 @@ def test_large_sets_are_ordered_ahead():
     assert isinstance(large, Ahead)
     assert torch.equal(large(5), shuffled(20_000, 3)(5))
     assert not isinstance(make_order("shuffled", examples(19_999), 128, seed=3), Ahead)
+
+
+def test_alternating_shows_every_other_epoch_the_mirror_image():
+    """Of each example both are seen in any two epochs that follow one another; half of each epoch are mirrored."""
+    order = alternating(shuffled(1000, 3), 1000, 3)
+    plain = shuffled(1000, 3)
+    mirrored = []
+    for epoch in range(4):
+        index = order(epoch)
+        assert torch.equal(index % 1000, plain(epoch))
+        assert torch.equal(order(epoch), index)
+        mirrored.append(index[index >= 1000].sort().values - 1000)
+        assert 430 < len(mirrored[-1]) < 570  # fails by chance once in 100,000
+    assert torch.equal(mirrored[0], mirrored[2])
+    assert torch.equal(torch.cat(mirrored[:2]).sort().values, torch.arange(1000))
+    assert torch.equal(mirrored[1], mirrored[3])
+    assert not torch.equal(alternating(plain, 1000, 4)(0), order(0))

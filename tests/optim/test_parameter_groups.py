@@ -183,3 +183,15 @@ def test_vectors_with_axes_to_broadcast_are_no_matrices():
     assert {"class_token", "1.layer_scale"} <= set(groups(model)["no_decay"][2])
     found = groups(model, weight_decay=0.0, split_hidden=True)["hidden"][2]
     assert found == ["1.weight", "2.weight"]  # one row, and matrices all the same
+
+
+def test_what_ends_early_has_a_group_of_its_own():
+    rules = ParameterGroups(until={"blocks.0.linear.bias": "3ep", "blocks.0": 20})
+    made = parameter_groups(net := Net(), lr=1.0, weight_decay=0.0, rules=rules)
+    names = {id(p): name for name, p in net.named_parameters()}
+    found = {group["name"]: (group.get("until"), {names[id(p)] for p in group["params"]}) for group in made}
+    assert found["until_3ep"] == ("3ep", {"blocks.0.linear.bias"})
+    assert found["until_20"] == (20, {"blocks.0.linear.weight", "blocks.0.norm.weight", "blocks.0.norm.bias"})
+    assert found["all"][0] is None
+    with pytest.raises(ConfigError, match=r"param_groups.until: 'haed' matches no parameter of the model; nearest are"):
+        groups(Net(), until={"haed": 3})

@@ -57,6 +57,21 @@ def test_absolute_rates_are_scaled_for_each_group():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.02])
 
 
+@pytest.mark.parametrize("make", [lambda o: LinearLR(o, 1.0, 0.0, 8), lambda o: StepLR(o, 100)], ids=["linear", "step"])
+def test_a_group_may_end_before_the_others(make):
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 2.0, "lr_factor": 2.0}, {"params": []}]
+    groups[1] |= {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.5, "lr_factor": 0.5, "until_steps": 4}
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    schedule, seen = Schedule(optimizer, make, 0, 1, "epoch"), []
+    for _ in range(6):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        assert schedule.lrs == pytest.approx(seen[-1])
+        schedule.step()
+    for step, (first, second) in enumerate(seen):
+        assert second == pytest.approx(first / 4 * max(1 - step / 4, 0))
+    assert seen[4][1] == 0
+
+
 def test_groups_without_a_factor_keep_their_own_rates():
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.3)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
