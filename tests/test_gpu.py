@@ -87,6 +87,7 @@ PARTS = {
     "gpt": ["data=random_tokens", "model=gpt", "model.dropout=0.1", "trainer.accumulate=2"],
     "rmsprop": ["model=mlp", "optimizer=rmsprop", "loss=focal"],
     "techniques": ["model=mlp", *TECHNIQUES],
+    "speed": ["data=digits", "model=cnn", "optimizer=muon_sgd", "data.alternating_flip=true", "augment=translate"],
 }
 
 
@@ -111,7 +112,7 @@ def steps(words: list[str], count: int = 12) -> tuple[list[float], dict[str, tor
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("parts", PARTS)
 def test_captured_steps_are_eager_ones_to_the_bit(parts, precision):
-    if precision == "fp16" and parts in ("techniques", "rmsprop", "vit"):
+    if precision == "fp16" and parts in ("techniques", "rmsprop", "vit", "speed"):
         pytest.skip("these leave overflows to the host")
     words = [*PARTS[parts], f"trainer.precision={precision}"]
     eager_losses, eager, _ = steps([*words, "trainer.graph=false"])
@@ -123,9 +124,11 @@ def test_captured_steps_are_eager_ones_to_the_bit(parts, precision):
 
 @pytest.mark.parametrize("parts", ["mlp", "cnn", "gpt"])
 def test_compiled_captured_steps_are_compiled_ones_to_the_bit(parts):
-    words = [*PARTS[parts], "trainer.precision=bf16", "trainer.compile=true"]
+    # Compiled, the gradient of an embedding is added up in whatever order threads come, unless that is forbidden.
+    words = [*PARTS[parts], "trainer.precision=bf16", "trainer.compile=true", "trainer.deterministic=true"]
     eager_losses, eager, _ = steps([*words, "trainer.graph=false"])
     losses, captured, warnings = steps([*words, "trainer.graph=true"])
+    torch.use_deterministic_algorithms(False)
     assert not warnings
     assert losses == eager_losses
     assert not [name for name in eager if not torch.equal(eager[name], captured[name])]
