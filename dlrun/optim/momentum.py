@@ -10,7 +10,7 @@ def start_momentum(optimizer: Any) -> None:
 
     Left to itself it takes them as memory lies, and fills them in its first step. Where a loss scaler leaves that step
     out, because the gradients overflow in fp16, as the first ones mostly do, the next step takes what lay there for
-    momentum: NaN as likely as not. With dampening the first momentum is (1 - dampening) · gradient and not the gradient.
+    momentum: NaN as likely as not. With dampening d the first momentum is (1 - d) times the gradient, not all of it.
     """
     if type(optimizer) is not torch.optim.SGD:
         return
