@@ -174,8 +174,8 @@ def instrumented(training: Training, watch: Stopwatch) -> Iterator[None]:
         time(torch.autograd, "backward", "backward")
         time(step, "_transform_gradients", "gradient transforms")
         for owner, names, phase in (
-            (step.optimizer, ("step", "zero_grad"), "optimizer"),
-            (step.scaler, ("step", "update"), "optimizer"),
+            (step, ("_clear_gradients", "_update"), "optimizer"),
+            (step.optimizer, ("step",) if step.needs_closure else (), "optimizer"),
             (step.schedule, ("step",), "schedule"),
             (step.lookahead, ("update",), "averages"),
             (step.average, ("update",), "averages"),
