@@ -43,6 +43,7 @@ from dlrun.optim.averaging import StochasticWeightAverage, WeightAverage
 from dlrun.optim.durations import resolve
 from dlrun.optim.eager import keep_dynamo_unloaded
 from dlrun.optim.lookahead import Lookahead
+from dlrun.optim.momentum import start_momentum
 from dlrun.optim.sam import SharpnessAware
 
 
@@ -249,6 +250,9 @@ def build_step(
     sam, lookahead = settings.sam, settings.lookahead
     if settings.checkpoint_activations:
         checkpoint_activations(a.model)
+    # The fused SGD takes the momentum of a group all for the first time or none, so nothing could thaw later.
+    if a.precision.scaler is not None or freezing is not None:
+        start_momentum(optimizer)
     return TrainStep(
         a.model,
         techniques.build_objective(settings, rules, a.spec, a.model, a.loss, teacher),
