@@ -1,7 +1,8 @@
-"""What makes a command start sooner: nothing here has any influence on what it does."""
+"""What comes before torch is loaded, for speed: nothing here has any influence on what a command does."""
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,3 +25,13 @@ def loading() -> Iterator[None]:
         gc.freeze()
         gc.enable()
         atexit.register(gc.freeze)
+
+
+def use_huge_pages() -> None:
+    """Let torch, when it is loaded, ask Linux for pages of 2 MiB for the tensors that are larger; a user's word wins.
+
+    A processor knows the addresses of a few megabytes in pages of 4 KiB. Gathering the examples of a batch from a data
+    set in memory, page by page all over it, is up to a third faster; activations of large batches gain some percent.
+    Tensors of less than 2 MiB are left as they are, and so is memory on other systems.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
