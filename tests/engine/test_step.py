@@ -230,7 +230,7 @@ def test_sam_is_refused_with_a_scaled_loss():
         )  # fmt: skip
 
 
-class Counting(torch.optim.SGD):
+class CountingSGD(torch.optim.SGD):
     """An optimizer with a `zero_grad` of its own."""
 
     cleared = 0
@@ -242,7 +242,7 @@ class Counting(torch.optim.SGD):
 
 def test_a_zero_grad_of_ones_own_is_called_and_the_gradients_of_the_step_before_are_never_added():
     model = nn.Linear(6, 3).double()
-    optimizer = Counting(model.parameters(), lr=0.3)
+    optimizer = CountingSGD(model.parameters(), lr=0.3)
     for step in (
         TrainStep(model, Objective(nn.CrossEntropyLoss()), optimizer, NoSchedule(), FP32, micro_batch_size=64),
         make(nn.CrossEntropyLoss()),
