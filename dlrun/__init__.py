@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dlrun.startup import use_huge_pages
 from dlrun.version import __version__
 
 if TYPE_CHECKING:
     from dlrun.run import Run
 
 __all__ = ["__version__", "load", "train"]
+
+use_huge_pages()  # here, as torch reads it when it is loaded
 
 
 def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, quiet: bool = False) -> Run:

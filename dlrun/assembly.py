@@ -255,7 +255,8 @@ def build_step(
     sam, lookahead = settings.sam, settings.lookahead
     if settings.checkpoint_activations:
         checkpoint_activations(a.model)
-    if a.precision.scaler is not None:
+    # The fused SGD takes the momentum of a group all for the first time or none, so nothing could thaw later.
+    if a.precision.scaler is not None or freezing is not None:
         start_momentum(optimizer)
     return TrainStep(
         a.model,

@@ -88,6 +88,13 @@ def test_a_linear_probe_moves_the_head_alone(teacher, tmp_path):
     assert read(done)["parameters"] == 32 * 10 + 10
 
 
+def test_with_momentum_more_may_learn_later(tmp_path):
+    done = run(tmp_path / "run", "optimizer=momentum", "trainer.freeze={linear1: 4}", "trainer.max_steps=8")
+    velocities = checkpoint.load(done.last)["state"]["train"]["optimizer"]["state"].values()
+    assert read(done)["status"] == "completed"
+    assert all(bool(state["momentum_buffer"].any()) for state in velocities)
+
+
 def test_snapshots_lie_at_the_end_of_each_cycle(tmp_path):
     words = ["scheduler=cosine_restarts", "scheduler.cycles=3", "trainer.max_steps=30", "callbacks=snapshots"]
     done = run(tmp_path / "run", *words, "scheduler.warmup=0", "data.batch_size=16")

@@ -30,15 +30,11 @@ def peak_bytes(compute: Callable[[], object], device: torch.device) -> int:
     return int(torch.cuda.max_memory_allocated(device)) - before
 
 
-class Allocations(TorchDispatchMode):
-    """While it is entered, follows the tensors that operations make until they are let go.
-
-    Attributes:
-        peak: the most bytes of them at one time.
-    """
+class _Following:
+    """What `Allocations` does. A class of its own, as torch loads its compiler to keep it off a mode's methods."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = self._now = 0
         self._known: dict[int, weakref.ref[UntypedStorage]] = {}
 
@@ -68,6 +64,14 @@ class Allocations(TorchDispatchMode):
             self._known.pop(key, None)
 
         self._known[key] = weakref.ref(storage, gone)
+
+
+class Allocations(_Following, TorchDispatchMode):
+    """While it is entered, follows the tensors that operations make until they are let go.
+
+    Attributes:
+        peak: the most bytes of them at one time.
+    """
 
 
 class KeptForBackward:

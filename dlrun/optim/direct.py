@@ -1,6 +1,6 @@
 """`optimizer.step()` of torch's fused SGD, Adam and AdamW on the CPU, with all that it looks up each time kept.
 
-A step of a small model takes about a millisecond, and a tenth of it used to be spent in Python, in finding the same
+A step of a small model takes about a millisecond, and `optimizer.step()` spends a tenth of that on finding the same
 tensors again: profiling ranges, hooks, a pass over the parameters for the lists of moments, their sorting by device and
 type, and one addition for the step counter of every parameter. `DirectUpdate` keeps the lists and calls the kernel that
 `step` calls, with the settings that the groups have at that moment, so that it gives the same bits.

@@ -15,6 +15,7 @@ from dlrun.optim.gradients import ClipNorm, GradientNoise
 from dlrun.optim.sam import SharpnessAware
 
 CPU = torch.device("cpu")
+FP32 = choose_precision("fp32", CPU)
 
 
 class NoSchedule:
@@ -227,3 +228,46 @@ def test_sam_is_refused_with_a_scaled_loss():
             model, Objective(nn.MSELoss()), torch.optim.SGD(model.parameters()), NoSchedule(),
             choose_precision("fp16", CPU), micro_batch_size=4, sam=SharpnessAware(list(model.parameters()), 0.1),
         )  # fmt: skip
+
+
+class CountingSGD(torch.optim.SGD):
+    """An optimizer with a `zero_grad` of its own."""
+
+    cleared = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.cleared += 1
+        super().zero_grad(set_to_none)
+
+
+def test_a_zero_grad_of_ones_own_is_called_and_the_gradients_of_the_step_before_are_never_added():
+    model = nn.Linear(6, 3).double()
+    optimizer = CountingSGD(model.parameters(), lr=0.3)
+    for step in (
+        TrainStep(model, Objective(nn.CrossEntropyLoss()), optimizer, NoSchedule(), FP32, micro_batch_size=64),
+        make(nn.CrossEntropyLoss()),
+    ):
+        for batch in batches(3, 8):
+            before = copy.deepcopy(step.model)
+            step(batch)
+            nn.functional.cross_entropy(before(batch.inputs), batch.targets).backward()
+            assert all(
+                map(torch.equal, [p.grad for p in step.model.parameters()], [p.grad for p in before.parameters()])
+            )
+    assert optimizer.cleared == 3
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_update_is_that_of_the_optimizers_own_step(fused):
+    steps = []
+    for direct in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(6, 3).double()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+        step = TrainStep(model, Objective(nn.CrossEntropyLoss()), optimizer, NoSchedule(), FP32, micro_batch_size=64)
+        assert (step.direct is not None) is fused
+        step.direct = step.direct if direct else None
+        for batch in batches(5, 8):
+            step(batch)
+        steps.append(step)
+    assert all(map(torch.equal, steps[0].model.parameters(), steps[1].model.parameters()))
