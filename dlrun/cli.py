@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _nowhere() -> io.TextIOWrapper:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lasts
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _dispatch(words: list[str]) -> int:
