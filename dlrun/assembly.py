@@ -220,9 +220,7 @@ def prepare_training(
     seed_everything(derive(a.config["seed"], "train") % 2**32)
     validate: Callable[[nn.Module], dict[str, float]] = (of_val := a.evaluator("val", views=False))
     if isinstance(average, StochasticWeightAverage):
-        validate = EvaluateAverage(
-            validate, average, lambda: _like(a.evaluator("train"), of_val).batches(), a.precision
-        )
+        validate = EvaluateAverage(validate, average, lambda: _like(a.evaluator("train"), of_val), a.precision)
     return Training(
         train_step=step,
         loader=loader,

@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns: the exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
     words = sys.argv[1:] if argv is None else argv
+    # None where it has been closed (`>&-`) or there is no console; no file that a run opens may come in its place.
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters shows ?, not a traceback
@@ -55,6 +57,10 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:
         return _report(error)
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _dispatch(words: list[str]) -> int:

@@ -169,6 +169,12 @@ def test_a_reader_that_leaves_is_no_error():
     process.stderr.close()
 
 
+def test_without_a_stdout_there_is_nothing_to_complain_of():
+    words = f"'{sys.executable}' -m dlrun list >&-"
+    done = subprocess.run(["sh", "-c", words], stderr=subprocess.PIPE, cwd=ROOT, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_another_broken_pipe_is_reported(command, capsys):
     command(raises(BrokenPipeError("a worker died")))
     assert cli.main(["list"]) == 1

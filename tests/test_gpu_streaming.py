@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dlrun.contracts import Batch
+from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
+from dlrun.engine.loaders import Preparation, StreamingLoader
+from dlrun.engine.order import shuffled
 from dlrun.engine.prefetch import on_device_ahead
 
 pytestmark = [
@@ -69,3 +71,17 @@ def test_the_stream_that_takes_a_batch_may_be_another():
         sums = [batch.targets.sum() for batch in on_device_ahead(hosts(5), device)]
     other.synchronize()
     assert [int(value) for value in sums] == [n * ROWS for n in range(5)]
+
+
+def test_a_streaming_loader_keeps_what_memory_it_has_from_epoch_to_epoch():
+    device = torch.device("cuda")
+    spec = DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (FEATURES,), 2)
+    examples = Arrays(torch.ones(4 * ROWS, FEATURES), torch.arange(4 * ROWS))
+    prepare = Preparation(spec, (), 0, device)
+    loader = StreamingLoader(examples, ROWS, shuffled(4 * ROWS, 0), prepare, device, False)
+    reserved = []
+    for epoch in range(6):
+        seen = [draw.tensors[1].clone() for draw in loader.draws(epoch)]
+        assert torch.cat(seen).cpu().sort().values.equal(examples.targets)
+        reserved.append(torch.cuda.memory_reserved(device))
+    assert reserved[1:] == [reserved[1]] * 5

@@ -17,7 +17,7 @@ from dlrun.cli import main
 from dlrun.config.compose import compose
 from dlrun.engine.device import use_threads
 from dlrun.engine.training import Training
-from dlrun.experiment import resume, train
+from dlrun.experiment import FINISHED, resume, train
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 
@@ -99,7 +99,10 @@ def run_to(folder: Path, overrides: list[str], kill_at: list[int], monkeypatch: 
             except Killed:
                 continue
     assert not deadline
-    return content(folder)
+    found = content(folder)
+    # A run that diverged, or that a signal to this process has stopped, has another last step for a reason of its own.
+    assert found["summary"]["status"] in FINISHED, (folder / "summary.json").read_text()
+    return found
 
 
 CASES = {

@@ -40,8 +40,12 @@ def run(arguments: list[str]) -> int:
     device, file = own.get("device", "auto"), own.get("json")
     if (problem := device_problem("device", device)) is not None:
         raise UsageError(problem)
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise UsageError(f"json={file} cannot be written: there is no folder {Path(file).parent}; make it first.")
+    if file is not None:
+        path = Path(file)
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"json={file} cannot be written: there is no folder {path.parent}; make it first.")
+        if not path.name or path.is_dir():
+            raise UsageError(f"json={file} is no name of a file; write json=bench.json, say.")
     from rich.console import Console
 
     from dlrun.benching import bench

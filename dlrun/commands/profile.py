@@ -44,10 +44,12 @@ def run(arguments: list[str]) -> int:
     own, others = own_words(arguments, OPTIONS)
     steps = whole(own, "steps", 1) or 50
     words = parse_arguments(others)
-    if words.multirun or words.cfg or words.info:
+    if words.multirun or words.cfg or words.info or words.hydra_help:
         raise UsageError(
-            "dlrun profile measures one run: leave out -m, --cfg and --info, and give one value for each key."
+            "dlrun profile measures one run: leave out -m, --cfg, --info and --hydra-help, and give one value for each "
+            "key."
         )
+    refuse_file(own.get("out"))
     composed = compose(
         words.overrides, config_path=words.config_path, config_name=words.config_name, config_dir=words.config_dir
     )
@@ -62,6 +64,14 @@ def run(arguments: list[str]) -> int:
     write_json(folder / "profile.json", found.to_dict())
     show(found)
     return 0
+
+
+def refuse_file(out: str | None) -> None:
+    """Now, not when everything has been measured. Raises: UsageError if there cannot be a folder of that name."""
+    path = Path(out or ".").absolute()
+    taken = next((at for at in (path, *path.parents) if at.exists()), path)
+    if not taken.is_dir():
+        raise UsageError(f"out={out} cannot be made: {taken.name} is a file; give another folder.")
 
 
 def show(p: Profile) -> None:

@@ -56,18 +56,21 @@ def sweep_words(
 def compose_once(loader: Any) -> None:
     """Let Hydra keep the configurations of jobs, which it composes first to try them and then again to run them.
 
-    The jobs beyond the first `KEPT` are composed twice, as ever, or many jobs would fill the memory.
+    The jobs beyond the first `KEPT` are composed twice, as ever, or many jobs would fill the memory; and so are those
+    that are given several times, since each needs a configuration of its own, in which Hydra writes its number.
     """
     compose = loader.load_sweep_config
     kept: dict[tuple[str, ...], DictConfig] = {}
+    known: set[tuple[str, ...]] = set()
 
     def load_sweep_config(master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
         job = tuple(sweep_overrides)
         if job in kept:
             return kept.pop(job)
         config: DictConfig = compose(master_config, list(sweep_overrides))
-        if len(kept) < KEPT:
+        if job not in known and len(kept) < KEPT:
             kept[job] = config
+        known.add(job)
         return config
 
     loader.load_sweep_config = load_sweep_config

@@ -11,7 +11,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -120,9 +120,10 @@ class CapturedStep:
         return self.step.compute(self.loader.make(draw))
 
     def _watched(self, draw: Draw) -> Tensor:
-        before = HostState(self.step)
+        changes = self.loader.prepare.augment
+        before = HostState(self.step, changes)
         loss = self._eagerly(draw)
-        if change := before.change(HostState(self.step)):
+        if change := before.change(HostState(self.step, changes)):
             self._give_up(change)
         return loss
 
@@ -151,13 +152,17 @@ class CapturedStep:
 
 
 class HostState:
-    """What a replayed graph would leave behind unchanged: attributes of modules, and the generators of the host."""
+    """What a replayed graph would leave behind unchanged: attributes of modules, and the generators of the host.
 
-    def __init__(self, step: TrainStep) -> None:
+    Args:
+        augment: what changes the batches of the step.
+    """
+
+    def __init__(self, step: TrainStep, augment: Sequence[object] = ()) -> None:
         self.attributes = {
             f"{path}.{name}": value if isinstance(value, PLAIN) else id(value)
-            for path, owner in _owners(step)
-            for name, value in vars(owner).items()
+            for path, owner in (*_owners(step), *((type(change).__name__, change) for change in augment))
+            for name, value in getattr(owner, "__dict__", {}).items()
             if isinstance(value, (*PLAIN, Tensor, tuple))
         }
         self.buffers = {name: id(buffer) for name, buffer in step.model.named_buffers()}

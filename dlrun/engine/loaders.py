@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from dlrun.contracts import Arrays, Augment, Batch, DataSpec, Examples, Kind, Task
 from dlrun.engine.device import free_memory
 from dlrun.engine.order import Order
-from dlrun.engine.seeding import derive
+from dlrun.engine.prefetch import on_device_ahead
+from dlrun.engine.seeding import derive, seeded
 
 RESIDENT_SHARE = 0.5  # of the memory that is free on the device
 AHEAD_BYTES = 1 << 29  # of images worth normalising once instead of batch by batch
@@ -243,6 +244,8 @@ class StreamingLoader(Loader):
     ) -> None:
         self.prepare, self.device = prepare, device
         self.steps_per_epoch = steps_in(len(examples), batch_size, drop_last)
+        # One for all epochs: memory that was allocated on a stream is used again on that stream alone.
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._order = _Batches(order, batch_size, seed, self.steps_per_epoch)
         self._loader: DataLoader[Any] = DataLoader(
             _Gather(examples),
@@ -259,11 +262,13 @@ class StreamingLoader(Loader):
     def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
         self._order.epoch, self._order.first = epoch, first
         step = epoch * self.steps_per_epoch + first
-        for inputs, targets in self._loader:
-            batch = Batch(tuple(inputs) if isinstance(inputs, list) else inputs, targets)  # tuples arrive as lists
-            batch = batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))
+        for batch in on_device_ahead(self._gathered(), self.device, self._copies):
             yield Draw(step, len(batch), (*batch.arguments, batch.targets))
             step += 1
+
+    def _gathered(self) -> Iterator[Batch]:
+        for inputs, targets in self._loader:
+            yield Batch(tuple(inputs) if isinstance(inputs, list) else inputs, targets)  # tuples arrive as lists
 
     def gather(self, draw: Draw) -> Batch:
         *inputs, targets = draw.tensors
@@ -296,9 +301,8 @@ class _Gather(Dataset[Any]):
     def __getitem__(self, item: tuple[Tensor, int]) -> tuple[Any, Tensor]:
         index, seed = item
         # A data set of the user's may draw random numbers; seeding per batch makes them independent of which worker
-        # gathers it, and so the same after a resume.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        # gathers it, and when, and so the same after a resume.
+        with seeded(seed):
             batch = gather(self.examples, index)
         return batch.inputs, batch.targets
 

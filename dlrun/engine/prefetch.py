@@ -10,7 +10,9 @@ from torch import Tensor
 from dlrun.contracts import Batch
 
 
-def on_device_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device_ahead(
+    batches: Iterator[Batch], device: torch.device, copies: torch.cuda.Stream | None = None
+) -> Iterator[Batch]:
     """The batches on `device`, in their order, each copied while the one before it is computed with.
 
     On CUDA the copies run on a stream of their own, from pinned memory without a wait; the stream on which a batch is
@@ -19,12 +21,13 @@ def on_device_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[
 
     Args:
         batches: of tensors on the host; pinned, or each copy waits.
+        copies: the stream of the copies on CUDA; None: a new one, whose memory no other makes use of later.
     """
     if device.type != "cuda":
         for batch in batches:
             yield batch.map(lambda tensor: tensor.to(device))
         return
-    copies = torch.cuda.Stream(device)
+    copies = copies or torch.cuda.Stream(device)
 
     def copied(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(copies):

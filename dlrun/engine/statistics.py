@@ -1,12 +1,14 @@
 """The running statistics of batch norms measured anew over a whole data set."""
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from dlrun.contracts import Batch
+from dlrun.engine.memory import Sized, halving
 from dlrun.engine.precision import Precision
 from dlrun.optim.averaging import WeightAverage
 
@@ -35,39 +37,48 @@ def recompute_statistics(
         norm.reset_running_stats()
         norm.train()
     seen = 0
-    for batch in batches:
-        if seen and len(batch) == 1:
-            continue
-        seen += len(batch)
-        for norm in norms:
-            norm.momentum = len(batch) / seen
-        with precision.autocast():
-            model(*batch.arguments)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
+    try:
+        for batch in batches:
+            if seen and len(batch) == 1:
+                continue
+            seen += len(batch)
+            for norm in norms:
+                norm.momentum = len(batch) / seen
+            with precision.autocast():
+                model(*batch.arguments)
+    finally:  # memory may run out
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.train(was_training)
+
+
+class Source(Sized, Protocol):
+    """Data in batches whose size can be chosen."""
+
+    def batches(self) -> Iterable[Batch]: ...
 
 
 class EvaluateAverage:
     """Evaluates models; an average of weights after its norms' statistics have been measured for it.
 
     Args:
-        batches: gives the training data, not augmented, as what is evaluated is not.
+        source: gives the training data, not augmented, as what is evaluated is not; in smaller batches if need be.
     """
 
     def __init__(
         self,
         evaluate: Callable[[nn.Module], dict[str, float]],
         average: WeightAverage,
-        batches: Callable[[], Iterable[Batch]],
+        source: Callable[[], Source],
         precision: Precision,
     ) -> None:
         self.evaluate, self.average = evaluate, average
-        self.batches, self.precision = batches, precision
+        self.source, self.precision = source, precision
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         if model is self.average.module:
-            recompute_statistics(model, self.batches(), self.precision, self.average.model)
+            source, live = self.source(), self.average.model
+            halving([source], lambda: recompute_statistics(model, source.batches(), self.precision, live))
         return self.evaluate(model)
 
 

@@ -23,6 +23,8 @@ from dlrun.optim.gradients import GradientTransform, gradient_norm
 from dlrun.optim.lookahead import Lookahead
 from dlrun.optim.sam import SharpnessAware
 
+HOW = ("fused", "foreach", "capturable")  # settings of an optimizer's groups that are no part of what it computes
+
 
 class Schedule(Protocol):
     """The learning rate's course: `step` once per optimizer step, `on_metric` after each validation.
@@ -229,6 +231,15 @@ class TrainStep:
                 "gradients several times in a step and expects the same at the same place; switch them off."
             )
 
+    def _as_here(self, state: dict[str, Any]) -> dict[str, Any]:
+        """An optimizer's state with what its steps are done by here: it may come from another kind of device."""
+        groups = state.get("param_groups")
+        if groups is None:
+            return state
+        pairs = zip(groups, self.optimizer.param_groups, strict=True)
+        own = [saved | {key: group[key] for key in HOW if key in group} for saved, group in pairs]
+        return {**state, "param_groups": own}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that evolves, tensors not copied."""
         return {
@@ -248,7 +259,7 @@ class TrainStep:
         self.steps = state["steps"]
         self.micro.size = state.get("micro_batch_size", self.micro.size)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(self._as_here(state["optimizer"]))
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])

@@ -100,9 +100,10 @@ def _answer(process: subprocess.Popen[str], path: str) -> dict[str, Any] | None:
     """What the process says of the picture `path`; None if it has died."""
     assert process.stdout is not None
     for line in process.stdout:
-        answer: dict[str, Any] = json.loads(line) if line.endswith("\n") else {}
-        if answer.get("path") == path:  # else of a run that failed and did not wait
-            return answer
+        with suppress(ValueError):  # said by something else that Python loads at its start, such as a sitecustomize
+            answer = json.loads(line)
+            if isinstance(answer, dict) and answer.get("path") == path:  # else of a run that failed and did not wait
+                return answer
     return None
 
 

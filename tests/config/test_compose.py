@@ -172,3 +172,16 @@ def test_the_jobs_of_a_sweep_are_composed_once_and_those_beyond_what_is_kept_aga
     assert [config.seed for config in launched] == [0, 1, 2]
     assert launched[0] is tried[0]
     assert OmegaConf.to_yaml(launched[0]) == OmegaConf.to_yaml(own(master, words[0]))
+
+
+def test_a_job_that_is_given_twice_has_two_configurations():
+    """Hydra tries the jobs of a sweep one after the other, and then writes its number into each and runs it."""
+    loader = open_hydra(None, None).config_loader
+    sweep.compose_once(loader)
+    master = loader.load_configuration("train", ["data=iris"], RunMode.MULTIRUN)
+    words = [["seed=3"], ["seed=3"], ["seed=4"], ["seed=3"]]
+    tried = [loader.load_sweep_config(master, job) for job in words]
+    launched = [loader.load_sweep_config(master, job) for job in words]
+    assert [config.seed for config in launched] == [3, 3, 4, 3]
+    assert len({id(config) for config in launched}) == 4
+    assert launched[2] is tried[2]

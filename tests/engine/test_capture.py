@@ -148,6 +148,25 @@ def test_a_plain_step_leaves_the_host_as_it_was():
     assert before.change(HostState(t.train_step)) == ""
 
 
+def test_an_augmentation_that_counts_is_seen():
+    """Under a graph it would augment every batch as it did the first."""
+
+    class Growing:
+        steps = 0
+
+        def __call__(self, batch, generator):
+            self.steps += 1
+            return batch
+
+    t = training("augment=[translate]")
+    t.loader.prepare.augment = (Growing(), *t.loader.prepare.augment)
+    draws = t.loader.draws(0)
+    captured = Stand(t.train_step, t.loader, lambda sentence: None)
+    for _ in range(2):
+        captured(next(draws))
+    assert "a step changes Growing.steps, which is not on the device" in captured._obstacle
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

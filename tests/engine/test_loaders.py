@@ -1,11 +1,16 @@
 """Loaders: every example once an epoch, the same order from any step on, resident and streaming alike."""
 
 import dataclasses
+import random
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from dlrun.contracts import Arrays, Batch, DataSpec, Kind, Task
+from dlrun.engine import loaders
 from dlrun.engine.loaders import Preparation, ResidentLoader, StreamingLoader, normalise_ahead, steps_in
 from dlrun.engine.order import shuffled
 from dlrun.examples import Pairs
@@ -51,6 +56,52 @@ def test_streaming_and_resident_give_the_same_batches_from_any_step_on(workers):
             assert torch.equal(a.inputs, b.inputs)
             assert torch.equal(a.targets, b.targets)
     assert torch.equal(torch.get_rng_state(), state)  # dropout must not depend on how often a loader was entered
+
+
+class Noisy(Arrays):
+    """Draws from every generator of the host that a data set of the user's may draw from."""
+
+    def take(self, index: Tensor) -> Batch:
+        batch = super().take(index)
+        noise = torch.tensor([random.random(), np.random.random(), torch.rand(()).item()])
+        return Batch(noise.repeat(len(index), 1), batch.targets)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_data_set_draws_is_a_function_of_seed_and_step(workers):
+    def noises(first: int) -> list[Tensor]:
+        noisy = Noisy(examples().inputs, examples().targets)
+        prepare = Preparation(dataclasses.replace(SPEC, kind=Kind.VECTOR), (), 3, CPU)
+        made = StreamingLoader(noisy, 5, shuffled(23, 3), prepare, CPU, False, 3, workers)
+        return [draw.tensors[0][0] for draw in made.draws(1, first)]
+
+    whole = noises(0)
+    assert len({tuple(noise.tolist()) for noise in whole}) == 5
+    random.seed(7)
+    np.random.seed(7)
+    before = random.getstate(), np.random.get_state(legacy=True)[1].tolist(), torch.get_rng_state().tolist()
+    assert torch.equal(torch.stack(noises(3)), torch.stack(whole[3:]))
+    assert (random.getstate(), np.random.get_state(legacy=True)[1].tolist(), torch.get_rng_state().tolist()) == before
+
+
+def test_a_streaming_loader_draws_what_has_been_copied_ahead(monkeypatch):
+    """The stand-in for the copies gives other numbers, so that a draw past them would be seen."""
+    asked = []
+
+    def ahead(batches: Iterator[Batch], device: torch.device, copies: object) -> Iterator[Batch]:
+        asked.append((device, copies))
+        for batch in batches:
+            yield batch.map(lambda tensor: tensor + 100)
+
+    plain = [draw.tensors for draw in loader("streaming").draws(2, 1)]
+    monkeypatch.setattr(loaders, "on_device_ahead", ahead)
+    copied = list(loader("streaming").draws(2, 1))
+    assert asked == [(CPU, None)]
+    assert [draw.step for draw in copied] == [11, 12, 13, 14]
+    assert [draw.size for draw in copied] == [5, 5, 5, 3]
+    for (inputs, targets), draw in zip(plain, copied, strict=True):
+        assert torch.equal(inputs + 100, draw.tensors[0])
+        assert torch.equal(targets + 100, draw.tensors[1])
 
 
 def test_images_are_normalised_as_documented():

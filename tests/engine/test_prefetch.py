@@ -96,6 +96,13 @@ def test_on_cuda_each_copy_is_queued_on_the_side_before_the_batch_before_it_is_g
     assert log.count("2 used on main") == 3  # all three tensors of the batch
 
 
+def test_a_stream_that_is_given_is_the_one_that_copies(log):
+    given = torch.cuda.Stream("given")
+    given.name = "given"
+    assert len(list(on_device_ahead(batches(2), CUDA, given))) == 2
+    assert [entry for entry in dict.fromkeys(log) if "copies" in entry] == ["given copies 0", "given copies 1"]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_batches_on_cuda(log, count):
     assert [number(batch) for batch in on_device_ahead(batches(count), CUDA)] == list(range(count))

@@ -37,6 +37,39 @@ def test_the_recomputed_mean_is_that_of_all_examples_whatever_the_batches(size):
     torch.testing.assert_close(model[0].running_mean, expected.mean(0))
 
 
+class Rows:
+    """Data in batches."""
+
+    def __init__(self, inputs: torch.Tensor) -> None:
+        self.inputs, self.batch_size, self.said = inputs, len(inputs), []
+        self.warn = self.said.append
+
+    def batches(self) -> list[Batch]:
+        return [Batch(part, part) for part in self.inputs.split(self.batch_size)]
+
+
+class Roomy(nn.Sequential):
+    """Takes eight examples at a time, and of more it reads the statistics before it gives up."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        if len(inputs) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return outputs
+
+
+def test_statistics_are_measured_in_batches_that_fit():
+    inputs = 3 * torch.randn(24, 3) + 1
+    average = StochasticWeightAverage(Roomy(nn.BatchNorm1d(3)), start=1, every=1)
+    average.update()
+    rows = Rows(inputs)
+    assert EvaluateAverage(lambda model: {}, average, lambda: rows, FP32)(average.module) == {}
+    assert [rows.batch_size, len(rows.said)] == [6, 2]
+    norm = average.module[0]
+    torch.testing.assert_close(norm.running_mean, inputs.mean(0))
+    assert [norm.momentum, norm.training] == [0.1, False]
+
+
 def test_frozen_norms_keep_their_statistics_in_an_average():
     live = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3))
     average = StochasticWeightAverage(live, start=1, every=1)
@@ -45,7 +78,7 @@ def test_frozen_norms_keep_their_statistics_in_an_average():
     inputs = 3 * torch.randn(24, 3) + 1
     means = EvaluateAverage(
         lambda model: {"0": float(model[0].running_mean.abs().sum()), "2": float(model[2].running_mean.abs().sum())},
-        average, lambda: [Batch(inputs, inputs)], FP32,
+        average, lambda: Rows(inputs), FP32,
     )(average.module)  # fmt: skip
     assert means["0"] == 0
     assert means["2"] > 0

@@ -271,3 +271,21 @@ def test_the_update_is_that_of_the_optimizers_own_step(fused):
             step(batch)
         steps.append(step)
     assert all(map(torch.equal, steps[0].model.parameters(), steps[1].model.parameters()))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_state_from_another_device_is_gone_on_from_in_the_way_of_this_one(there):
+    """On a GPU learning rates are tensors, which an optimizer takes only if it is capturable or fused."""
+    pair = []
+    for fused in (there, not there):
+        step = make(nn.CrossEntropyLoss())
+        step.optimizer = torch.optim.AdamW(step.model.parameters(), lr=0.01, fused=fused)
+        pair.append(step)
+    first, second = batches(2, 32)
+    pair[0](first)
+    pair[1].load_state_dict(copy.deepcopy(pair[0].state_dict()))
+    assert [step.optimizer.param_groups[0]["fused"] for step in pair] == [there, not there]
+    for step in pair:
+        step(second)
+    for ours, theirs in zip(pair[0].model.parameters(), pair[1].model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)

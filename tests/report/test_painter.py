@@ -66,6 +66,19 @@ def test_the_process_draws_what_would_be_drawn_here(
     assert painter._process is None
 
 
+def test_what_else_the_process_says_is_passed_over(
+    metrics: Path, expected: bytes, drawn_here: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    have_cpus(monkeypatch, 2)
+    said = """print("hello from a sitecustomize"); print(3); print('{"path"'); """
+    monkeypatch.setattr(painter, "PROGRAM", said + painter.PROGRAM)
+    picture = metrics.with_name("a.png")
+    with painter.at_hand():
+        painter.drawing(metrics, picture, **WHAT)()
+    assert not drawn_here
+    assert picture.read_bytes() == expected
+
+
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_without_a_process_or_when_it_has_died_the_picture_is_drawn_here(
     cpus: int, metrics: Path, expected: bytes, drawn_here: list[Path], monkeypatch: pytest.MonkeyPatch
