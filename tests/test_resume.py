@@ -194,6 +194,22 @@ def test_a_run_uses_the_threads_asked_for_and_leaves_the_next_one_its_own(tmp_pa
     assert torch.get_num_threads() == own
 
 
+def test_threads_that_somebody_sets_after_a_run_are_those_of_the_next():
+    own = torch.get_num_threads()
+    try:
+        use_threads(own)  # as a run that is resumed does
+        torch.set_num_threads(own + 2)
+        use_threads(None)
+        assert torch.get_num_threads() == own + 2
+        use_threads(own + 1)
+        use_threads(own + 3)
+        use_threads(None)
+        assert torch.get_num_threads() == own + 2
+    finally:
+        torch.set_num_threads(own)
+        use_threads(None)
+
+
 def dlrun(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "dlrun", *words],

@@ -28,7 +28,7 @@ def choose_device(word: str) -> torch.device:
     return device
 
 
-_torchs_own: int | None = None  # threads, where `use_threads` has set another number
+_instead: tuple[int, int] | None = None  # torch's own number of threads, and the one that `use_threads` has set
 
 
 def use_threads(count: int | None) -> None:
@@ -37,13 +37,14 @@ def use_threads(count: int | None) -> None:
     Sums are taken in another order by another number of threads, so it is part of what decides the last bits. Call it
     before anything is computed: not every build of torch changes the number afterwards.
     """
-    global _torchs_own
-    if count is None:
-        count, _torchs_own = _torchs_own, None
-    elif _torchs_own is None:
-        _torchs_own = torch.get_num_threads()
-    if count is not None and count != torch.get_num_threads():
-        torch.set_num_threads(count)
+    global _instead
+    now = torch.get_num_threads()
+    # What somebody else has set since is torch's own from then on.
+    own = _instead[0] if _instead is not None and _instead[1] == now else now
+    _instead = None if count is None else (own, count)
+    wanted = own if count is None else count
+    if wanted != now:
+        torch.set_num_threads(wanted)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
