@@ -156,11 +156,26 @@ def notebook(result: Mapping[str, Any]) -> str:
     return "\n\n".join([table(head, rows), said, where])
 
 
+def whole_process(result: Mapping[str, Any]) -> str:
+    times: Mapping[str, list[float]] = result["seconds"]
+    rows = [[name, f"{median(values):.2f}", str(len(values))] for name, values in times.items()]
+    ratios = ", ".join(f"{name}: {ratio:.1f} x" for name, ratio in result["template over dlrun"].items())
+    where = f"`{result['command']}`, {result['date']}, {result['machine']}, torch {result['torch']}."
+    return "\n\n".join(
+        [table(["", "seconds, median", "n"], rows), f"The template's time over dlrun's: {ratios}.", where]
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
     "mnist_mlp": ("mnist_mlp.json", mnist_mlp, "mnist_mlp.py --json benchmarks/results/mnist_mlp.json"),
     "training_speed": ("training_speed.json", training_speed, "training_speed.py"),
     "nanogpt": ("nanogpt_cpu.json", nanogpt, "nanogpt.py --nanogpt /tmp/nanoGPT"),
     "image_folder": ("image_folder.json", image_folder, "image_folder.py"),
+    "whole_process": (
+        "whole_process.json",
+        whole_process,
+        "whole_process.py --json benchmarks/results/whole_process.json",
+    ),
     "gpu_steps": ("step.json", gpu_steps, "step.py --json benchmarks/results/step.json"),
     "notebook": ("notebook.json", notebook, "notebook.py --json benchmarks/results/notebook.json"),
     "scaling": ("scaling.json", scaling, "scaling.py"),
@@ -171,7 +186,7 @@ def section(name: str) -> str:
     file, make, command = SECTIONS[name]
     path = RESULTS / file
     if not path.exists():
-        return f"LEAD-FILL: not measured yet; `python benchmarks/{command}`."
+        return f"Not measured yet: `python benchmarks/{command}`."
     return make(json.loads(path.read_text()))
 
 
