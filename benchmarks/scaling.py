@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -44,6 +43,12 @@ MEASURED: dict[str, Any] = {"color": "#0072B2", "marker": "o", "linestyle": "-"}
 OTHER: dict[str, Any] = {"color": "#CC79A7", "marker": "s", "linestyle": "-"}
 ARITHMETIC: dict[str, Any] = {"color": "#D55E00", "linestyle": "--"}
 BYTES: dict[str, Any] = {"color": "#009E73", "linestyle": ":"}
+PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""  # kilobytes, as Linux counts
 
 
 def best_of(action: Callable[[], Any], repeats: int = 7) -> float:
@@ -130,14 +135,14 @@ def memory(per_class: int, loader: str, folder: Path) -> dict[str, float]:
         words = ["data=image_folder", f"data.path={subset(folder, per_class, str(images))}", "data.size=32"]
         words += [f"data.cache={scratch}/cache", f"data.loader={loader}", "model=linear", "trainer.max_steps=20"]
         command = [sys.executable, "-m", "dlrun", "train", *words, f"hydra.run.dir={scratch}/run"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-    if status:
+        # By way of a small process: the peak of one begins with the size of that which started it.
+        done = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True)
+    if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     images_mb = per_class * 10 * 3 * 32 * 32 / 1e6
-    print(f"{images_mb:7.1f} MB of images, {loader}: {usage.ru_maxrss / 1e3:.0f} MB", flush=True)
-    return {"data_mb": images_mb, "peak_mb": usage.ru_maxrss / 1e3}
+    peak_mb = int(done.stdout) / 1e3
+    print(f"{images_mb:7.1f} MB of images, {loader}: {peak_mb:.0f} MB", flush=True)
+    return {"data_mb": images_mb, "peak_mb": peak_mb}
 
 
 def measure(quick: bool) -> dict[str, Any]:
