@@ -1,7 +1,7 @@
 """Seconds to the same loss on Shakespeare: `dlrun train experiment=tinyshakespeare` beside nanoGPT's train.py.
 
-    git clone https://github.com/karpathy/nanoGPT /tmp/nanoGPT
-    DLRUN_DATA=data python benchmarks/nanogpt.py --nanogpt /tmp/nanoGPT --rounds 2
+    git clone https://github.com/karpathy/nanoGPT nanoGPT
+    DLRUN_DATA=data python benchmarks/nanogpt.py --nanogpt nanoGPT --rounds 2
 
 Both are whole processes, started by their users' commands, that take turns: nanoGPT as its README has it for a CPU (4
 layers, 128 wide, context 64, batch 12, 2000 steps, an evaluation every 250), unchanged, and dlrun's recipe of the same

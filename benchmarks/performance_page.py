@@ -169,7 +169,7 @@ def whole_process(result: Mapping[str, Any]) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
     "mnist_mlp": ("mnist_mlp.json", mnist_mlp, "mnist_mlp.py --json benchmarks/results/mnist_mlp.json"),
     "training_speed": ("training_speed.json", training_speed, "training_speed.py"),
-    "nanogpt": ("nanogpt_cpu.json", nanogpt, "nanogpt.py --nanogpt /tmp/nanoGPT"),
+    "nanogpt": ("nanogpt_cpu.json", nanogpt, "nanogpt.py --nanogpt nanoGPT"),
     "image_folder": ("image_folder.json", image_folder, "image_folder.py"),
     "whole_process": (
         "whole_process.json",
