@@ -28,6 +28,7 @@ from image_folder import subset
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from measuring import RESULTS, machine, write
 from peer_data import cifar_folder
 from torch.utils.flop_counter import FlopCounterMode
@@ -180,6 +181,7 @@ def chart(path: Path, across: str, up: str, draw: Callable[[Axes], None], log: b
     if log:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # less than two decades would have labels on labels
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel(across)
