@@ -37,6 +37,7 @@ from dlrun.runs.metrics_log import MetricsLog
 from dlrun.runs.provenance import provenance
 
 FINISHED = ("completed", "early_stopped")
+Judge = Callable[[Training, dict[str, float]], None]
 
 
 class _GoOnError(Exception):
@@ -53,20 +54,23 @@ class RunFailedError(DlrunError):
     exit_code = 1
 
 
-def train(composed: Composed, console: Console) -> RunDirectory:
+def train(composed: Composed, console: Console, judge: Judge | None = None) -> RunDirectory:
     """Train, test and record one run.
+
+    Args:
+        judge: called after each validation with the training and what was measured; it may set the training's status.
 
     Raises: DlrunError before anything is written if something does not fit; RunFailedError if training raised.
     """
-    return _within_memory(console, lambda: _begin(composed, console))
+    return _within_memory(console, judge, lambda: _begin(composed, console, judge))
 
 
-def _begin(composed: Composed, console: Console) -> RunDirectory:
+def _begin(composed: Composed, console: Console, judge: Judge | None) -> RunDirectory:
     a = assembly.assemble(composed.config)
     composed = settled(composed, a.config)
     run = RunDirectory(composed.run_dir)
     fingerprint = assembly.data_fingerprint(a)
-    session = Session(a, run, fingerprint, console)
+    session = Session(a, run, fingerprint, console, judge)
     run.create(
         composed.config,
         provenance(
@@ -81,25 +85,27 @@ def _begin(composed: Composed, console: Console) -> RunDirectory:
     return run
 
 
-def resume(run: RunDirectory, console: Console) -> RunDirectory:
+def resume(run: RunDirectory, console: Console, judge: Judge | None = None) -> RunDirectory:
     """Continue a run exactly where its last intact checkpoint stands.
 
     Raises: ResumeError if there is nothing to continue, or configuration or data have changed.
     """
-    return _within_memory(console, lambda: _go_on(run, console))
+    return _within_memory(console, judge, lambda: _go_on(run, console, judge=judge))
 
 
-def _within_memory(console: Console, sit: Callable[[], RunDirectory]) -> RunDirectory:
+def _within_memory(console: Console, judge: Judge | None, sit: Callable[[], RunDirectory]) -> RunDirectory:
     """Train by `sit`; when memory runs out in mid-run, let go of everything and go on from the last checkpoint."""
     while True:
         try:
             return sit()
         except _GoOnError as error:  # with it goes the traceback, and with that all that was on the device
-            sit = partial(_go_on, error.run, console, error.micro_batch_size)
+            sit = partial(_go_on, error.run, console, error.micro_batch_size, judge)
         release()
 
 
-def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = None) -> RunDirectory:
+def _go_on(
+    run: RunDirectory, console: Console, micro_batch_size: int | None = None, judge: Judge | None = None
+) -> RunDirectory:
     """Continue a run, with micro-batches of at most that many examples."""
     config, known = run.read_config(), run.read_json(run.provenance)
     use_paths(run)
@@ -122,14 +128,16 @@ def _go_on(run: RunDirectory, console: Console, micro_batch_size: int | None = N
             f"The run began with {threads} CPU threads and goes on with {torch.get_num_threads()}: sums are taken in "
             f"another order, so the last bits may differ. OMP_NUM_THREADS={threads} restores it."
         )
-    Session(a, run, fingerprint, console).go(state, micro_batch_size)
+    Session(a, run, fingerprint, console, judge).go(state, micro_batch_size)
     return run
 
 
 class Session:
     """One sitting of a run: from its beginning or a checkpoint to its end, an interruption or a failure."""
 
-    def __init__(self, a: Assembly, run: RunDirectory, fingerprint: str, console: Console) -> None:
+    def __init__(
+        self, a: Assembly, run: RunDirectory, fingerprint: str, console: Console, judge: Judge | None = None
+    ) -> None:
         self.a, self.run, self.console = a, run, console
         build.check_loggers(a.config)
         self.header = assembly.checkpoint_header(a, fingerprint)
@@ -137,7 +145,7 @@ class Session:
         self.log: MetricsLog | None = None
         self.saved_best: int | None = None
         self.training: Training = assembly.prepare_training(
-            a, self.record, [_Report(console)], load_teacher(a), console.warn
+            a, self.record, [_Report(console, judge)], load_teacher(a), console.warn
         )
         self.training.save, self.training.save_weights = self.save, self.save_weights
         self.micro = self.training.train_step.micro
@@ -276,6 +284,7 @@ class Session:
             "samples_per_second": round(t.samples / training_seconds, 1),
             "parameters": self.a.parameters,
             "monitor": t.monitor,
+            "higher_is_better": t.higher_is_better,
             "best": best and {key: best[key] for key in ("epoch", "step", "metrics")},
             "metrics": dict(metrics),
         }
@@ -319,10 +328,10 @@ class Session:
 
 
 class _Report(Callback):
-    """Tells the console how training goes."""
+    """Tells the console how training goes, and lets whoever judges it speak."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, judge: Judge | None) -> None:
+        self.console, self.judge = console, judge
         self.loss: float | None = None
 
     def on_log(self, training: Training, record: dict[str, Any]) -> None:
@@ -338,6 +347,8 @@ class _Report(Callback):
         self.console.evaluated(
             round(training.progress), training.step, {**metrics, "lr": training.lr}, training.monitor, is_best
         )
+        if self.judge is not None:
+            self.judge(training, metrics)
 
 
 def _refuse_finished(run: RunDirectory) -> None:

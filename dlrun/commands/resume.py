@@ -1,23 +1,32 @@
-"""dlrun resume: go on with a run that was interrupted, killed or failed."""
+"""dlrun resume: go on with a run that was interrupted, killed or failed, or with a sweep."""
+
+from pathlib import Path
 
 from dlrun.commands.words import take_run
 from dlrun.report.painter import at_hand
 from dlrun.startup import loading
 
 HELP = """\
-dlrun resume RUN               go on exactly where a run stopped, to the bit
+dlrun resume RUN | SWEEP       go on exactly where a run, or a sweep of many, stopped, to the bit
 
   dlrun resume last
   dlrun resume outputs/runs/2026-11-21_10-00-00_digits-mlp-adamw_1a2b3c4d
   dlrun resume 1a2b                                  the run id, or its beginning
+  dlrun resume outputs/sweeps/2026-11-21_10-00-00_5e6f7a8b
 
 The last intact checkpoint is taken up; a damaged one is detected and the one before it used.
 The result is that of the run that was never stopped: same weights, same metrics.jsonl.
+Of a sweep, what is finished stays, what was interrupted goes on, what failed is tried again.
 """
 
 
 def run(arguments: list[str]) -> int:
-    """Resume a run. Returns: the exit code."""
+    """Resume a run or a sweep. Returns: the exit code."""
+    if len(arguments) == 1 and Path(arguments[0], "sweep.json").is_file():
+        from dlrun.sweeps.asking import go_on
+        from dlrun.sweeps.table import view
+
+        return go_on(Path(arguments[0]), view())
     directory, words = take_run(arguments, "resume", known={})
     assert not words
     with at_hand():

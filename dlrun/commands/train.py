@@ -5,19 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
-import signal
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dlrun.config.catalog import Catalog, groups_text
-from dlrun.errors import DlrunError, UsageError, did_you_mean
+from dlrun.errors import UsageError, did_you_mean
 from dlrun.report.painter import at_hand
 from dlrun.startup import loading
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 EXAMPLES = """\
 dlrun train [OVERRIDES]        train one run, test it, record it
@@ -34,7 +26,10 @@ dlrun train [OVERRIDES]        train one run, test it, record it
 A choice is GROUP=NAME, a value KEY=VALUE; `dlrun list GROUP` shows the choices of a group,
 `dlrun list GROUP NAME` the keys of one, `dlrun plan OVERRIDES` what would run.
 
-  -m, --multirun       run every combination of the values given with commas
+  -m, --multirun       run every combination of the values given with commas; the same words again go on where
+                       they stopped, and repeat nothing. hydra.launcher.jobs=N at a time, .timeout=30m, .memory=8GB,
+                       .retries=1, .fail_fast=true; hydra.sweeper.sampler=random|sobol|latin .samples=20, .zip=[A,B]
+  --yes                more than hydra.sweeper.max_jobs are meant
   --cfg job [--resolve]  print the configuration and stop
   --info [WHAT]        Hydra's account of how it was composed
   --config-dir DIR     look for choices in DIR as well
@@ -83,6 +78,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(f"{message}; see `dlrun train --help`.")
 
     parser.error = refuse
+    parser.add_argument("--yes", action="store_true", help="run a sweep of more than hydra.sweeper.max_jobs")
     words: argparse.Namespace
     words, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
@@ -92,6 +88,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     shown = [flag for flag in ("cfg", "info", "hydra_help", "multirun") if getattr(words, flag)]
     if len(shown) > 1:
         raise UsageError(f"--{shown[0].replace('_', '-')} and --{shown[1]} do not go together; give one of them.")
+    if words.yes and not words.multirun:
+        raise UsageError("--yes says that a sweep of very many jobs is meant; it goes with -m.")
     for flag in ("resolve", "package"):
         if getattr(words, flag) and not words.cfg and not words.info:
             raise UsageError(f"--{flag} says what --cfg prints; write --cfg job --{flag}.")
@@ -136,82 +134,11 @@ def show(words: argparse.Namespace) -> int:
 
 
 def sweep(words: argparse.Namespace) -> int:
-    """Every combination of the values given with commas, one run directory each, by Hydra's sweeper and launcher.
+    """Every combination of the values given with commas, one run directory each. Returns: the exit code.
 
-    A job that fails is recorded and shown and does not keep the others from running. Returns: 1 if any failed.
+    Jobs are run by `hydra/launcher=dlrun` in processes of their own, unless another launcher is chosen.
     """
-    from hydra.core.global_hydra import GlobalHydra
+    from dlrun.sweeps.asking import ask
+    from dlrun.sweeps.table import view
 
-    from dlrun.config.compose import CONFIG_NAME, open_hydra
-    from dlrun.config.explain import HYDRA_ERRORS, translate
-    from dlrun.config.sweep import compose_once, sweep_words
-
-    overrides = sweep_words(words.overrides, words.config_path, words.config_name, words.config_dir)
-    hydra = open_hydra(words.config_path, words.config_dir)
-    compose_once(hydra.config_loader)
-    jobs = Jobs()
-    try:
-        with at_hand():
-            hydra.multirun(words.config_name or CONFIG_NAME, jobs, overrides, with_log_configuration=False)
-    except KeyboardInterrupt:
-        print(f"dlrun: interrupted after {len(jobs.done)} jobs, recorded in {jobs.folder}.", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except OSError as error:
-        raise UsageError(f"cannot write the sweep's folder {error.filename}: {error.strerror}.") from None
-    except HYDRA_ERRORS as error:
-        raise translate(error, hydra.config_loader) from None
-    finally:
-        GlobalHydra.instance().clear()
-    print(f"{len(jobs.done) - len(jobs.failed)} of {len(jobs.done)} jobs finished, recorded in {jobs.folder}")
-    for line in jobs.failed:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if jobs.failed else 0
-
-
-class Jobs:
-    """What Hydra calls for every job of a sweep.
-
-    Attributes:
-        done: the folders of the jobs, in order.
-        failed: for each that failed, its folder's name and why.
-    """
-
-    def __init__(self) -> None:
-        self.done: list[Path] = []
-        self.failed: list[str] = []
-
-    @property
-    def folder(self) -> str:
-        return os.path.relpath(self.done[0].parent) if self.done else "-"
-
-    def __call__(self, config: DictConfig) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
-        node = HydraConfig.get()
-        folder = Path(node.runtime.output_dir)
-        self.done.append(folder)
-        try:
-            code = self._train(config, node, folder)
-            if code > 128:
-                raise KeyboardInterrupt
-            why = f"exit code {code}" if code else ""
-        except Exception as error:
-            kind = "" if isinstance(error, DlrunError) else f"{type(error).__name__}: "
-            why = kind + " ".join(str(error).split())
-            print(f"dlrun: {why}", file=sys.stderr)
-        if why:
-            self.failed.append(f"{folder.name}: {why}")
-
-    @staticmethod
-    def _train(config: DictConfig, node: Any, folder: Path) -> int:
-        from dlrun.config.check import check
-        from dlrun.config.compose import Composed, plain
-
-        with loading():
-            from dlrun.experiment import exit_code, train
-        from dlrun.runs.console import Console
-
-        values = plain(config)
-        check(values)
-        overrides = list(map(str, node.overrides.task))
-        return exit_code(train(Composed(values, node, folder, overrides), Console()))
+    return ask(words.overrides, words.config_path, words.config_name, words.config_dir, words.yes, view())

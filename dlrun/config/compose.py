@@ -38,13 +38,13 @@ class Composed:
 
     Attributes:
         config: resolved to plain dictionaries and lists, without Hydra's node.
-        hydra: Hydra's node, for the run directory.
+        hydra: Hydra's node, unresolved, for the run directory.
         run_dir: where a single run is to be recorded.
         overrides: as typed.
     """
 
     config: dict[str, Any]
-    hydra: DictConfig
+    hydra: dict[str, Any]
     run_dir: Path
     overrides: list[str] = field(default_factory=list)
 
@@ -181,7 +181,8 @@ def checked(
         raise explain_value(error) from None
     if not str(run_dir).strip():
         raise ConfigError(f"hydra.run.dir must be a folder, got '{run_dir}'.")
-    return Composed(config, composed.hydra, Path(str(run_dir)).expanduser().absolute(), list(typed)), words
+    node = OmegaConf.to_container(composed.hydra, resolve=False, enum_to_str=True)
+    return Composed(config, dict(node), Path(str(run_dir)).expanduser().absolute(), list(typed)), words  # type: ignore[arg-type]
 
 
 def _use_own_folders(composed: DictConfig) -> None:

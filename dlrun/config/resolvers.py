@@ -15,7 +15,7 @@ def register() -> None:
     """Make `${run_id:}`, `${sweep_id:}` and `${folder:TEXT}` known; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
     OmegaConf.register_new_resolver("sweep_id", _sweep_id, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("folder", _folder, replace=True)
+    OmegaConf.register_new_resolver("folder", folder_name, replace=True)
 
 
 def _run_id(*, _root_: DictConfig) -> str:
@@ -27,7 +27,7 @@ def _run_id(*, _root_: DictConfig) -> str:
     return run_id(config)
 
 
-def _folder(text: Any) -> str:
+def folder_name(text: Any) -> str:
     """A text as part of one folder's name: data=mine/cats makes no folder in a folder, and file systems end at 255."""
     return re.sub(r"[/\s]+", "-", re.sub(r"(^|,)\++", r"\1", str(text)))[:120]
 

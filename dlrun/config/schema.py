@@ -191,3 +191,28 @@ class Scheduler:
 
     interval: Literal["step", "epoch", "metric"] = "step"
     warmup: Duration = 0
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """Which jobs a sweep has: hydra/sweeper=dlrun."""
+
+    sampler: Literal["grid", "random", "sobol", "latin"] = "grid"
+    samples: PositiveInt | None = None
+    zip: Sequence[str] = field(default_factory=list)
+    seed: NonNegativeInt = 0
+    max_jobs: PositiveInt = 1000
+    params: dict[str, str | int | float | bool] | None = None
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How the jobs of a sweep are run: hydra/launcher=dlrun."""
+
+    jobs: PositiveInt | None = None
+    per_device: PositiveInt | Literal["auto"] = 1
+    timeout: PositiveFloat | str | None = None
+    memory: PositiveFloat | str | None = None
+    retries: NonNegativeInt = 0
+    fail_fast: bool = False
+    fresh: bool = False

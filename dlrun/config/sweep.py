@@ -1,19 +1,26 @@
-"""A sweep's overrides: every value checked before the first job, and folders named by what differs."""
+"""A sweep's overrides: every value checked before the first job, folders named by what differs, jobs composed."""
+
+from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override, ValueType
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dlrun.config.check import check
-from dlrun.config.compose import CONFIG_NAME, SWEEP_SUBDIR, checked, open_hydra, unresolved
+from dlrun.config import schema
+from dlrun.config.check import check, check_dataclass
+from dlrun.config.compose import CONFIG_NAME, SWEEP_SUBDIR, checked, open_hydra, plain, settle, unresolved
 from dlrun.config.overrides import head, is_choice, parse, read
+from dlrun.config.resolvers import folder_name
 from dlrun.errors import ConfigError
 
-KEPT = 300  # configurations of jobs, of 0.3 MB each
+OWN = "hydra_plugins.dlrun."  # Hydra takes plugins of such names only
+PLUGINS = {"hydra/sweeper": "dlrun", "hydra/launcher": "dlrun"}
 
 
 def sweep_words(
@@ -21,8 +28,8 @@ def sweep_words(
 ) -> list[str]:
     """The overrides of a sweep as Hydra takes them, after refusing it if any value in it is wrong.
 
-    Each value swept over is checked once, beside the first values of the other keys. The jobs' folders are named by
-    what differs between them.
+    Each value swept over is checked once, beside the first values of the other keys; of a range, its ends. The jobs'
+    folders are named by what differs between them.
 
     Raises: ConfigError for the first value that is wrong.
     """
@@ -31,15 +38,20 @@ def sweep_words(
     try:
         loader = hydra.config_loader
         parsed = read(overrides, loader)
+        if config_path or config_name:  # another primary configuration than dlrun's, which chooses these
+            typed = {item.key_or_group for item in parsed}
+            parsed += [parse(f"{group}={name}", loader) for group, name in PLUGINS.items() if group not in typed]
+        parsed = _with_params(hydra, parsed, name) + parsed
         values = _swept(parsed)
         first = [
             parse(f"{head(item)}={values[i][0]}", loader) if i in values else item for i, item in enumerate(parsed)
         ]
         base, settled = checked(hydra, first, name, overrides)
+        node = HydraConfig.instance().cfg.hydra
         for i, choices in values.items():
             for text in choices[1:]:
                 job = parse(f"{head(parsed[i])}={text}", loader)
-                changed = None if is_choice(job, loader) else _with_value(base.config, job)
+                changed = None if is_choice(job, loader) else with_value(base.config, job)
                 if changed is None:
                     checked(hydra, [*first[:i], job, *first[i + 1 :]], name, [])
                 else:
@@ -50,30 +62,137 @@ def sweep_words(
         _as_settled(item, values[i], word) if i in values else word
         for i, (item, word) in enumerate(zip(parsed, settled, strict=True))
     ]
-    return words + _recording(base.hydra, parsed, values)
+    return words + _recording(node, parsed, values)
 
 
-def compose_once(loader: Any) -> None:
-    """Let Hydra keep the configurations of jobs, which it composes first to try them and then again to run them.
+def is_own(node: DictConfig) -> bool:
+    """Whether `hydra.sweeper` or `hydra.launcher` is dlrun's."""
+    return str(node.get("_target_")).startswith(OWN)
 
-    The jobs beyond the first `KEPT` are composed twice, as ever, or many jobs would fill the memory; and so are those
-    that are given several times, since each needs a configuration of its own, in which Hydra writes its number.
+
+def plugin_settings(node: DictConfig, key: str) -> Any:
+    """The settings of dlrun's own sweeper or launcher, checked. Raises: ConfigError.
+
+    Args:
+        node: `hydra.sweeper` or `hydra.launcher`.
+        key: "sweeper" or "launcher".
     """
-    compose = loader.load_sweep_config
-    kept: dict[tuple[str, ...], DictConfig] = {}
-    known: set[tuple[str, ...]] = set()
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    own = {str(name): value for name, value in values.items() if name != "_target_"}
+    kind = {"sweeper": "Sweeper", "launcher": "Launcher"}[key]
+    problems = check_dataclass(f"hydra.{key}", own, kind)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return getattr(schema, kind)(**own)
 
-    def load_sweep_config(master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
-        job = tuple(sweep_overrides)
-        if job in kept:
-            return kept.pop(job)
-        config: DictConfig = compose(master_config, list(sweep_overrides))
-        if job not in known and len(kept) < KEPT:
-            kept[job] = config
-        known.add(job)
-        return config
 
-    loader.load_sweep_config = load_sweep_config
+class JobComposer:
+    """The configurations of jobs, each composed by Hydra only if it is not like one before but for plain values.
+
+    Hydra needs a tenth of a second for one. What a value changes can be told without it where nothing refers to it.
+
+    Args:
+        loader: Hydra's.
+        master: the configuration of the sweep as a whole.
+    """
+
+    def __init__(self, loader: Any, master: DictConfig) -> None:
+        self.loader, self.master = loader, master
+        self._known: dict[tuple[str, ...], dict[str, Any] | None] = {}
+        self._parsed: dict[str, Override] = {}
+
+    def config(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The resolved configuration of a job. Raises: ConfigError, and whatever Hydra raises."""
+        items = [self._parse(word) for word in overrides]
+        key = tuple(str(item.input_line) for item in items if not self._is_value(item))
+        base = self._known.get(key)
+        if base is None:
+            composed = self.loader.load_sweep_config(self.master, list(overrides))
+            HydraConfig.instance().set_config(composed)
+            config = plain(composed)
+            if key not in self._known:
+                self._known[key] = None if _refers(composed) else config
+            return config
+        for item in items:
+            if self._is_value(item):
+                changed = with_value(base, item)
+                if changed is None:
+                    return self._composed(overrides)
+                base = changed
+        return base
+
+    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
+        composed = self.loader.load_sweep_config(self.master, list(overrides))
+        HydraConfig.instance().set_config(composed)
+        return plain(composed)
+
+    def _parse(self, word: str) -> Override:
+        if word not in self._parsed:
+            self._parsed[word] = parse(word, self.loader)
+        return self._parsed[word]
+
+    def _is_value(self, item: Override) -> bool:
+        special = item.is_delete() or item.is_hydra_override() or item.is_sweep_override()
+        return not special and not is_choice(item, self.loader)
+
+
+def label_of(overrides: Sequence[str], fixed: Sequence[str]) -> str:
+    """What a job differs in: its overrides without those of the keys in `fixed`."""
+    return ",".join(word for word in overrides if word.split("=")[0].lstrip("+~") not in fixed)
+
+
+def subfolder(master: DictConfig, number: int, label: str, config: dict[str, Any]) -> str:
+    """The name of a job's folder in the sweep's, by `hydra.sweep.subdir`."""
+    if unresolved(master.hydra.sweep, "subdir") == SWEEP_SUBDIR:
+        return f"{number}_{folder_name(label)}"
+    node: Any = copy.deepcopy(master)
+    with open_dict(node):
+        node = OmegaConf.merge(node, config)
+        node.hydra.job.num, node.hydra.job.id = number, str(number)
+        node.hydra.job.override_dirname = label
+    return str(node.hydra.sweep.subdir)
+
+
+def with_value(config: dict[str, Any], item: Override) -> dict[str, Any] | None:
+    """A copy of the configuration with one value changed; None if only Hydra can tell what it comes to."""
+    value, changed = item.value(), copy.deepcopy(config)
+    *path, last = item.key_or_group.split(".")
+    node: Any = changed
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else None
+    is_node = isinstance(node, dict) and last in node and not isinstance(node[last], dict)
+    if not is_node or isinstance(value, dict) or "${" in str(value):
+        return None
+    node[last] = value
+    return changed
+
+
+def _refers(composed: DictConfig) -> bool:
+    """Whether a value stands for another key's: by `${KEY}`, or in an interpolation that could name one."""
+    raw = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(raw, dict)
+    texts = itertools.chain.from_iterable(_texts(value) for key, value in raw.items() if key != "hydra")
+    return any("${" in text.replace("${hydra:", "").replace("${oc.env:", "") for text in texts)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _texts(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def _with_params(hydra: Any, parsed: Sequence[Override], name: str) -> list[Override]:
+    """The words of `hydra.sweeper.params`, as a file in conf/experiment may set it, but for the keys that are typed."""
+    fixed = [item for item in parsed if not item.is_sweep_override()]
+    node, _ = settle(hydra, fixed, name)
+    sweeper = node.hydra.sweeper
+    if not (is_own(sweeper) and sweeper.get("params")):
+        return []
+    typed = {item.key_or_group for item in parsed}
+    return read([f"{key}={value}" for key, value in sweeper.params.items() if key not in typed], hydra.config_loader)
 
 
 def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:
@@ -84,9 +203,7 @@ def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:
             continue
         if item.is_hydra_override():
             raise ConfigError(f"{item.input_line}: Hydra's own settings cannot be swept over; give one value.")
-        if not item.is_discrete_sweep():
-            raise ConfigError(f"{item.input_line} is a range without steps; list values, or write range(0,1,0.1).")
-        values[i] = [text for text in item.sweep_string_iterator() if not text.startswith("_")]
+        values[i] = _values(item)
         if not values[i]:
             raise ConfigError(f"{item.input_line} gives no value at all.")
     if not values:
@@ -96,17 +213,14 @@ def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:
     return values
 
 
-def _with_value(config: dict[str, Any], item: Override) -> dict[str, Any] | None:
-    """A copy of the configuration with one value changed; None if only Hydra can tell what it comes to."""
-    value, changed = item.value(), copy.deepcopy(config)
-    *path, last = item.key_or_group.split(".")
-    node: Any = changed
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or last not in node or isinstance(value, dict) or "${" in str(value):
-        return None
-    node[last] = value
-    return changed
+def _values(item: Override, most: int = 10_000) -> list[str]:
+    """What is to be checked of a sweep override: its values (the first of very many), or the ends of a range."""
+    value = item.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    if not item.is_discrete_sweep():
+        return []
+    return [text for text in itertools.islice(item.sweep_string_iterator(), most) if not text.startswith("_")]
 
 
 def _as_settled(item: Override, values: Sequence[str], word: str) -> str:
@@ -117,18 +231,21 @@ def _as_settled(item: Override, values: Sequence[str], word: str) -> str:
     return f"++{text}" if word.startswith("++") and not text.startswith("+") else text
 
 
-def _recording(hydra: DictConfig, parsed: Sequence[Override], values: dict[int, list[str]]) -> list[str]:
+def _recording(node: DictConfig, parsed: Sequence[Override], values: dict[int, list[str]]) -> list[str]:
     """Overrides of Hydra's settings that say where a sweep's jobs are recorded and keep Hydra's logging quiet."""
     typed = {item.key_or_group for item in parsed}
     fixed = sorted({item.key_or_group for i, item in enumerate(parsed) if i not in values})
     own = {
-        "hydra.sweep.dir": _quoted(str(hydra.sweep.dir)),
+        # Our launcher names the folder by the jobs; any other is to have one name, whenever it asks.
+        "hydra.sweep.dir": _quoted(unresolved(node.sweep, "dir") if is_own(node.launcher) else str(node.sweep.dir)),
         "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(_quoted, fixed))}]",
         "hydra/job_logging": "none",
         "hydra/hydra_logging": "none",
     }
-    if unresolved(hydra.sweep, "subdir") == SWEEP_SUBDIR:
+    if unresolved(node.sweep, "subdir") == SWEEP_SUBDIR:
         own["hydra.sweep.subdir"] = _quoted(SWEEP_SUBDIR)
+    if node.sweeper.get("params"):  # they are among the words now
+        own["hydra.sweeper.params"] = "null"
     return [f"{key}={value}" for key, value in own.items() if key not in typed]
 
 

@@ -124,7 +124,7 @@ def cifar100(*, root: str, download: bool) -> Splits:
 
 def svhn(*, root: str, download: bool) -> Splits:
     """73,257 + 26,032 house-number digits, (3, 32, 32), without the extra part. Source: Netzer et al. 2011."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]  # a fifth of a second that only this set needs
+    from scipy.io import loadmat
 
     def arrays(packed: bytes) -> Arrays:
         matrices = loadmat(BytesIO(packed))

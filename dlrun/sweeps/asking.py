@@ -1,0 +1,78 @@
+"""A sweep from the words that ask for it, through Hydra: its sweepers and launchers, or dlrun's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.global_hydra import GlobalHydra
+
+from dlrun.config.compose import CONFIG_NAME, open_hydra
+from dlrun.config.explain import HYDRA_ERRORS, translate
+from dlrun.config.sweep import sweep_words
+from dlrun.errors import UsageError
+from dlrun.sweeps.elsewhere import Jobs
+from dlrun.sweeps.plugin import Request, install
+from dlrun.sweeps.record import SweepRecord
+from dlrun.sweeps.running import View
+
+if TYPE_CHECKING:
+    from dlrun.sweeps.running import Result
+
+
+def ask(
+    overrides: Sequence[str],
+    config_path: str | None,
+    config_name: str | None,
+    config_dir: str | None,
+    many: bool,
+    view: View,
+) -> int:
+    """Run a sweep. Returns: the exit code. Raises: ConfigError or UsageError for what is asked wrongly."""
+    asked = {
+        "words": list(overrides),
+        "config_path": config_path,
+        "config_name": config_name,
+        "config_dir": config_dir,
+        "many": many,
+        "cwd": str(Path.cwd()),
+    }
+    words = sweep_words(overrides, config_path, config_name, config_dir)
+    hydra = open_hydra(config_path, config_dir)
+    request, elsewhere = Request(asked, view, many), Jobs()
+    install(request)
+    try:
+        hydra.multirun(config_name or CONFIG_NAME, elsewhere, words, with_log_configuration=False)
+    except KeyboardInterrupt:
+        if not request.results:
+            print(f"dlrun: interrupted after {len(elsewhere.done)} jobs.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        raise UsageError(f"cannot write the sweep's folder {error.filename}: {error.strerror}.") from None
+    except HYDRA_ERRORS as error:
+        raise translate(error, hydra.config_loader) from None
+    finally:
+        GlobalHydra.instance().clear()
+    return exit_code(request.results) if request.results else elsewhere.report()
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """The worst of them."""
+    return max(result.exit_code for result in results)
+
+
+def go_on(folder: Path, view: View) -> int:
+    """Go on with the sweep in a folder, as it was asked for. Returns: the exit code."""
+    asked = SweepRecord(folder).content
+    if "words" not in asked:
+        raise UsageError(f"{folder} was not made by `dlrun train -m`; its runs can be resumed one by one.")
+    if asked["cwd"] != str(Path.cwd()) and Path(asked["cwd"]).is_dir():
+        folder = folder.absolute()
+        os.chdir(asked["cwd"])  # paths in its words are meant from there
+    words = [word for word in asked["words"] if not word.startswith(("hydra.sweep.dir=", "hydra.launcher.fresh="))]
+    words.append(f"hydra.sweep.dir={folder}")
+    return ask(words, asked["config_path"], asked["config_name"], asked["config_dir"], asked["many"], view)

@@ -1,0 +1,83 @@
+"""Which device each worker gets: GPUs are lent to one at a time, or to as many as their memory holds."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+MOST = 8  # jobs on one GPU: beyond that they only wait for each other
+ROOM = 0.9  # of a GPU's memory
+
+
+def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of the GPUs that CUDA would see, found without loading it."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    folder = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index, _ in enumerate(sorted(folder.iterdir()))] if folder.is_dir() else []
+
+
+def cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Leases:
+    """Who has which device.
+
+    Args:
+        configs: of the jobs. One that trains on the CPU needs no GPU; if one names a GPU by its number, none are lent.
+        jobs: at a time; None: one a GPU, or one a processor.
+        per_device: jobs on one GPU; "auto": one, until the first has told what memory it takes.
+        names: of the GPUs; None finds them.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[Mapping[str, Any]],
+        jobs: int | None,
+        per_device: int | Literal["auto"] = 1,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        words = {str((config.get("trainer") or {}).get("device", "auto")) for config in configs}
+        lent = bool(words & {"auto", "cuda"}) and not any(":" in word for word in words)
+        self.names = list(gpus() if names is None else names) if lent else []
+        self._jobs, self._auto = jobs, per_device == "auto"
+        self._per_device = 1 if per_device == "auto" else per_device
+        self._used: Counter[str] = Counter()
+
+    @property
+    def size(self) -> int:
+        """Workers at a time."""
+        most = len(self.names) * self._per_device if self.names else cpus()
+        return self._jobs or most
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each."""
+        return max(1, cpus() // self.size)
+
+    def take(self) -> str | None:
+        """The GPU for one more worker, that with the fewest; None where there are none to lend."""
+        if not self.names:
+            return None
+        name = min(self.names, key=lambda each: self._used[each])
+        self._used[name] += 1
+        return name
+
+    def give_back(self, name: str | None) -> None:
+        """A worker has ended."""
+        if name is not None:
+            self._used[name] -= 1
+
+    def learn(self, memory: Mapping[str, int]) -> None:
+        """Take note of what a job has held on its GPU at most."""
+        peak, total = memory.get("gpu_peak"), memory.get("gpu_total")
+        if self._auto and peak and total:
+            context = 600 << 20  # CUDA's own, in every process
+            self._per_device = max(1, min(MOST, int(ROOM * total / (peak + context))))
+            self._auto = self._per_device > 1  # a larger job may come: then fewer from then on

@@ -1,0 +1,153 @@
+"""A process that has loaded PyTorch and forks workers, each in a hundredth of the time that loading takes.
+
+It computes nothing and touches no GPU, so its children begin as a new process would. It speaks by a socket: for every
+connection sent to it, a worker is forked that serves the other end; for every worker that ends, it says its process id
+and how. When the socket closes, because whoever started it has ended, however that came, it ends, and Linux ends its
+children with it: nothing trains on that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from dlrun.sweeps.nursery import serve; serve(int(sys.argv[2]))"
+PR_SET_PDEATHSIG = 1
+REQUEST_BYTES = 65536
+
+
+class Nursery:
+    """The process, from outside."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._ended: list[tuple[int, int]] = []
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, str(ROOT), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal is for whoever runs the workers to answer
+            )
+
+    def fileno(self) -> int:
+        """To be waited for: readable when a worker has ended."""
+        return self._socket.fileno()
+
+    def fork(self, environment: Mapping[str, str], threads: int) -> tuple[int, Connection]:
+        """A new worker. Returns: its process id, and the connection to it.
+
+        Args:
+            environment: variables to set in it.
+            threads: of the CPU, that it computes with unless its job says otherwise.
+
+        Raises: OSError if the nursery is gone.
+        """
+        mine, theirs = socket.socketpair()
+        request = json.dumps({"environment": dict(environment), "threads": threads, "path": sys.path}).encode()
+        with theirs:
+            socket.send_fds(self._socket, [request], [theirs.fileno()])
+        while True:
+            kind, pid, status = self._receive()
+            if kind == "born":
+                return pid, Connection(mine.detach())
+            self._ended.append((pid, status))
+
+    def ended(self) -> list[tuple[int, int]]:
+        """The workers that have ended since the last call: process id, and exit code or minus the signal.
+
+        Raises: OSError if the nursery is gone.
+        """
+        found, self._ended = self._ended, []
+        while select.select([self._socket], [], [], 0)[0]:
+            _, pid, status = self._receive()
+            found.append((pid, status))
+        return found
+
+    def close(self) -> None:
+        """End it and all its workers."""
+        self._socket.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _receive(self) -> tuple[str, int, int]:
+        message = b""
+        while not message.endswith(b"\n"):  # a byte at a time, so that what is left can be waited for
+            piece = self._socket.recv(1)
+            if not piece:
+                raise ConnectionError("the process that forks workers has ended")
+            message += piece
+        kind, pid, status = json.loads(message)
+        return kind, pid, status
+
+
+def serve(descriptor: int) -> None:
+    """What the process does. Never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=descriptor)
+    wake, woken = socket.socketpair()
+    for end in (wake, woken):
+        end.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    from dlrun.sweeps import worker  # with it PyTorch
+
+    parent = os.getpid()
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            wake.recv(REQUEST_BYTES)
+            _tell_of_the_dead(control)
+        if control in ready:
+            request, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 1)
+            if not request:
+                os._exit(0)  # and on Linux the children with it; elsewhere they notice when they next report
+            settings = json.loads(request)
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for inherited in (control, wake, woken):
+                    inherited.close()
+                _die_with(parent)
+                os.environ.update(settings["environment"])
+                sys.path += [path for path in settings["path"] if path not in sys.path]
+                worker.work(Connection(descriptors[0]), settings["threads"])
+            os.close(descriptors[0])
+            _tell(control, "born", pid, 0)
+
+
+def _tell_of_the_dead(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _tell(control, "ended", pid, os.waitstatus_to_exitcode(status))
+
+
+def _tell(control: socket.socket, *message: str | int) -> None:
+    control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process when the one that forked it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended meanwhile
+        os._exit(1)

@@ -1,0 +1,275 @@
+"""Worker processes that do jobs, several at a time. A job that fails, hangs or takes its process with it ends alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any
+
+from dlrun.runs.files import write_json
+from dlrun.sweeps.devices import Leases
+from dlrun.sweeps.jobs import DONE, Ended, Evaluated, Event, Job, Progressed, Started
+from dlrun.sweeps.nursery import Nursery
+from dlrun.sweeps.watch import available_bytes, resident_bytes, total_bytes
+
+TICK_SECONDS = 0.1
+GRACE_SECONDS = 15.0  # between asking a job to stop and killing it
+LEAST_FREE = 0.06  # of the machine's memory: below it the largest job is stopped, before the machine stops something
+GROWTH_BYTES = 1 << 30  # a worker that holds so much more than after its first job is replaced: something leaks
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may take: seconds, and bytes of memory; None: as much as there is."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process, as seen from here.
+
+    Attributes:
+        resident: bytes it held after its first job.
+        told: when its job was asked to end; `why`: what for, if that is a failure.
+        gone: whether nothing more will come from it.
+    """
+
+    pid: int
+    connection: Connection
+    device: str | None
+    job: Job | None = None
+    began: float = 0.0
+    resident: int | None = None
+    told: float | None = None
+    why: str | None = None
+    gone: bool = False
+
+
+class Pool:
+    """Does jobs in worker processes; a context manager, which ends them all.
+
+    Args:
+        leases: how many at a time, on which devices.
+        limits: of each job.
+    """
+
+    def __init__(self, leases: Leases, limits: Limits = Limits()) -> None:
+        self.leases, self.limits = leases, limits
+        self._waiting: deque[Job] = deque()
+        self._workers: list[_Worker] = []
+        self._nursery = Nursery()
+        self._asked = 0  # to stop, by `stop` or `kill`, which signal handlers call: the loop does it
+        self._stopping = False
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._nursery.close()
+
+    @property
+    def size(self) -> int:
+        """Jobs at a time."""
+        return self.leases.size
+
+    @property
+    def busy(self) -> list[Job]:
+        """The jobs under way."""
+        return [worker.job for worker in self._workers if worker.job is not None]
+
+    def submit(self, job: Job) -> None:
+        """Let a job be done when a worker is free."""
+        self._waiting.append(job)
+
+    def answer(self, job: Job, stop: bool) -> None:
+        """Tell a job with `ask` whether it is to end now ("pruned")."""
+        for worker in self._workers:
+            if worker.job is job:
+                with suppress(OSError):
+                    worker.connection.send(stop)
+
+    def stop(self) -> None:
+        """Begin no more jobs, and have those under way save where they are and end as "interrupted"."""
+        self._asked = max(self._asked, 1)
+
+    def kill(self) -> None:
+        """End what is under way at once; it can be gone on with from its last checkpoint."""
+        self._asked = 2
+
+    def events(self) -> Iterator[Event]:
+        """What happens, until no job is waiting or under way. Jobs may be submitted meanwhile."""
+        while True:
+            self._obey()
+            yield from self._fill()
+            if not self.busy:
+                return
+            sources: list[Any] = [worker.connection for worker in self._workers if not worker.gone]
+            ready = wait([*sources, self._nursery.fileno()], timeout=TICK_SECONDS)
+            for worker in [worker for worker in self._workers if worker.connection in ready]:
+                yield from self._read(worker)
+            for pid, status in self._nursery.ended():
+                yield from self._buried(pid, status)
+            self._watch()
+
+    def _fill(self) -> Iterator[Event]:
+        while self._waiting and not self._stopping:
+            idle = next((worker for worker in self._workers if worker.job is None and not worker.gone), None)
+            if idle is None:
+                if len([worker for worker in self._workers if not worker.gone]) >= self.size:
+                    return
+                idle = self._hire()
+            job = self._waiting.popleft()
+            idle.job, idle.began, idle.told, idle.why = job, time.monotonic(), None, None
+            try:
+                idle.connection.send(job)
+            except OSError:  # it died between two jobs
+                idle.job = None
+                self._waiting.appendleft(job)
+                self._dismiss(idle)
+                continue
+            yield Started(job)
+
+    def _obey(self) -> None:
+        if self._asked and not self._stopping:
+            self._stopping = True
+            self._waiting.clear()
+            for worker in self._workers:
+                if worker.job is not None:
+                    self._tell_to_stop(worker, None)
+        if self._asked == 2:
+            for worker in self._workers:
+                _kill(worker)
+
+    def _hire(self) -> _Worker:
+        device = self.leases.take()
+        environment = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        pid, connection = self._nursery.fork(environment, self.leases.threads)
+        worker = _Worker(pid, connection, device)
+        self._workers.append(worker)
+        return worker
+
+    def _read(self, worker: _Worker) -> Iterator[Event]:
+        job = worker.job
+        try:
+            kind, *values = worker.connection.recv()
+        except (EOFError, OSError):  # how it ended, the nursery will say
+            worker.gone = True
+            return
+        if job is None:
+            return
+        if kind == "progressed":
+            yield Progressed(job, *values)
+        elif kind == "evaluated":
+            yield Evaluated(job, *values)
+        elif kind == "ended":
+            summary, error, memory = values
+            self.leases.learn(memory)
+            yield self._ended(worker, str(summary.get("status", "failed")), summary, error)
+            if self._leaks(worker, memory):
+                self._dismiss(worker)
+
+    def _buried(self, pid: int, status: int) -> Iterator[Event]:
+        """A worker's process has ended; what it has still said is read first."""
+        worker = next((worker for worker in self._workers if worker.pid == pid), None)
+        if worker is None:
+            return
+        with suppress(EOFError, OSError):
+            while worker.job is not None and worker.connection.poll():
+                yield from self._read(worker)
+                if worker.gone:
+                    break
+        if worker.job is not None:
+            yield self._died(worker, status)
+        self._dismiss(worker)
+
+    def _died(self, worker: _Worker, status: int) -> Ended:
+        """The end of a job whose process has ended before it; its folder is told."""
+        job = worker.job
+        assert job is not None
+        summary = job.run.read_json(job.run.summary)
+        if self._stopping and worker.why is None:
+            return self._ended(worker, "interrupted", summary, None)
+        error = worker.why or f"its process was {_how(status)}"
+        if summary.get("status") not in DONE:
+            summary = {**summary, "status": "failed", "error": error}
+            with suppress(OSError):
+                job.run.path.mkdir(parents=True, exist_ok=True)
+                write_json(job.run.summary, summary)
+        return self._ended(worker, "failed", summary, error)
+
+    def _ended(self, worker: _Worker, status: str, summary: dict[str, Any], error: str | None) -> Ended:
+        job, worker.job = worker.job, None
+        assert job is not None
+        if worker.why is not None and status == "interrupted":  # it did as it was told, which is no success
+            status, error = "failed", worker.why
+            summary = {**summary, "status": status, "error": error}
+            with suppress(OSError):
+                write_json(job.run.summary, summary)
+        return Ended(job, status, summary, error, time.monotonic() - worker.began)
+
+    def _leaks(self, worker: _Worker, memory: dict[str, int]) -> bool:
+        first = worker.resident
+        worker.resident = memory["resident"] if first is None else first
+        return memory["resident"] - worker.resident > GROWTH_BYTES or memory.get("gpu_held", 0) > GROWTH_BYTES
+
+    def _dismiss(self, worker: _Worker) -> None:
+        if worker in self._workers:
+            self._workers.remove(worker)
+            worker.connection.close()  # it ends when it sees that
+            self.leases.give_back(worker.device)
+
+    def _watch(self) -> None:
+        """Stop what takes too long or too much."""
+        now = time.monotonic()
+        busy = [worker for worker in self._workers if worker.job is not None and not worker.gone]
+        sizes = {worker.pid: resident_bytes(worker.pid) or 0 for worker in busy}
+        for worker in busy:
+            if worker.told is not None and now - worker.told > GRACE_SECONDS:
+                _kill(worker)
+            if self.limits.seconds and worker.told is None and now - worker.began > self.limits.seconds:
+                self._tell_to_stop(worker, f"stopped after {self.limits.seconds:g} s, as hydra.launcher.timeout says")
+            if self.limits.bytes and sizes[worker.pid] > self.limits.bytes:
+                worker.why = f"stopped as it took more than the {_size(self.limits.bytes)} of hydra.launcher.memory"
+                _kill(worker)
+        available = available_bytes()
+        if available is not None and available < LEAST_FREE * total_bytes() and busy:
+            largest = max(busy, key=lambda worker: sizes[worker.pid])
+            if largest.why is None:
+                largest.why = (
+                    f"stopped at {_size(sizes[largest.pid])}, the largest job, as the machine had only "
+                    f"{_size(available)} of memory left"
+                )
+                _kill(largest)
+
+    def _tell_to_stop(self, worker: _Worker, why: str | None) -> None:
+        worker.told, worker.why = time.monotonic(), why
+        with suppress(OSError):
+            os.kill(worker.pid, signal.SIGTERM)  # training saves and ends; whatever else is done is not worth saving
+
+
+def _kill(worker: _Worker) -> None:
+    with suppress(OSError):
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit code {status}"
+    name = signal.Signals(-status).name
+    hint = {"SIGKILL": " (by somebody, or by a system out of memory)", "SIGSEGV": " (a crash in compiled code)"}
+    return f"killed by {name}{hint.get(name, '')}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GB"

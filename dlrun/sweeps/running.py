@@ -1,0 +1,184 @@
+"""One sweep from beginning to end: what is finished stays, what was interrupted goes on, what failed is tried again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from dlrun.config.schema import Launcher
+from dlrun.sweeps.devices import Leases
+from dlrun.sweeps.jobs import DONE, Ended, Event, Job
+from dlrun.sweeps.pool import Limits, Pool
+from dlrun.sweeps.record import SweepRecord
+from dlrun.sweeps.units import byte_count, seconds_of
+
+GOOD = ("completed", "early_stopped", "pruned")
+
+
+class View(Protocol):
+    """A way to show a sweep."""
+
+    def begin(self, folder: Path, jobs: Sequence[Job], waiting: int, workers: int) -> None:
+        """So many of the jobs are to be done now, so many at a time."""
+
+    def event(self, event: Event) -> None:
+        """Something has happened to a job."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def finish(self, result: Result) -> None:
+        """All is done that will be."""
+
+
+@dataclass
+class Result:
+    """How a sweep ended.
+
+    Attributes:
+        status: "completed" when no job is left to do, else "failed" or "interrupted".
+        ended: status and summary of every job that has ended, now or before, by number.
+        errors: what went wrong with a job, by number.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    status: str = "completed"
+    ended: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Jobs by status."""
+        return Counter(self.ended[job.number][0] if job.number in self.ended else "waiting" for job in self.jobs)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every job has ended well, 130 for an interruption, else 1."""
+        if self.status == "interrupted":
+            return 128 + signal.SIGINT
+        return 0 if all(self.ended.get(job.number, ("",))[0] in GOOD for job in self.jobs) else 1
+
+
+def run_sweep(
+    wanted: Sequence[Job],
+    folder: Path,
+    settings: Launcher,
+    asked: Mapping[str, Any],
+    view: View,
+    name: Callable[[Job], str],
+) -> Result:
+    """Do the jobs that are not done yet, and record where the sweep stands.
+
+    Args:
+        wanted: without folders, in order; of equal ones the first counts.
+        asked: noted in sweep.json, so that the sweep can be gone on with.
+        name: the name of a job's folder, for those that have none yet.
+
+    Raises: UsageError if the folder cannot be had.
+    """
+    limits = Limits(
+        seconds_of(settings.timeout, "hydra.launcher.timeout"), byte_count(settings.memory, "hydra.launcher.memory")
+    )
+    record = SweepRecord(folder)
+    with record.locked():
+        jobs = placed(wanted, record, name)
+        record.begin(asked, jobs)
+        result = Result(record.folder, jobs)
+        todo = [job for job in jobs if not _is_done(job, result)]
+        if len(jobs) < len(wanted):
+            view.say(f"{len(wanted) - len(jobs)} of the {len(wanted)} jobs are equal to others and run once.")
+        leases = Leases([job.composed.config for job in todo], settings.jobs, settings.per_device)
+        view.begin(record.folder, jobs, len(todo), min(leases.size, max(1, len(todo))))
+        if todo:
+            with Pool(leases, limits) as pool:
+                _do(pool, todo, settings, record, result, view)
+        record.end(result.status)
+    view.finish(result)
+    return result
+
+
+def placed(wanted: Sequence[Job], record: SweepRecord, name: Callable[[Job], str]) -> list[Job]:
+    """The jobs with their folders: those they had before, else new ones whose numbers are free."""
+    known, jobs, seen = record.known(), [], set[str]()
+    taken = {number for number, _ in known.values()}
+    free = iter(number for number in range(len(wanted) + len(taken) + 1) if number not in taken)
+    for job in wanted:
+        identity = job.id
+        if identity in seen:
+            continue
+        seen.add(identity)
+        number = known[identity][0] if identity in known else next(free)
+        job = replace(job, number=number)
+        job.composed = replace(
+            job.composed, run_dir=record.folder / (known[identity][1] if identity in known else name(job))
+        )
+        jobs.append(job)
+    return jobs
+
+
+def _is_done(job: Job, result: Result) -> bool:
+    status = job.status
+    if status in DONE:
+        result.ended[job.number] = status, job.run.read_json(job.run.summary)
+    elif not job.run.config.exists() and job.run.path.exists():
+        shutil.rmtree(job.run.path)  # what is left of a job that failed before it became a run
+    return status in DONE
+
+
+def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord, result: Result, view: View) -> None:
+    tries: Counter[int] = Counter()
+    for job in todo:
+        pool.submit(job)
+    with _Interrupted(pool) as interrupted:
+        for event in pool.events():
+            view.event(event)
+            if not isinstance(event, Ended):
+                record.note(event.job, "running") if type(event).__name__ == "Started" else None
+                continue
+            number = event.job.number
+            tries[number] += 1
+            if event.status == "failed" and tries[number] <= settings.retries and not interrupted.count:
+                view.say(f"job {number} failed and is tried again: {event.error}")
+                pool.submit(event.job)
+                continue
+            result.ended[number] = event.status, event.summary
+            if event.error:
+                result.errors[number] = event.error
+            record.note(event.job, event.status, error=event.error, seconds=round(event.seconds, 2))
+            if event.status == "failed" and settings.fail_fast and not interrupted.count:
+                view.say("hydra.launcher.fail_fast: the others are stopped where they are.")
+                result.status = "failed"
+                pool.stop()
+    if interrupted.count:
+        result.status = "interrupted"
+
+
+class _Interrupted:
+    """While entered, the first SIGINT or SIGTERM lets jobs save and end, and the second ends them at once."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.count = pool, 0
+        self._previous: dict[int, Any] = {}
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.pool.stop()
+        else:
+            self.pool.kill()
+
+    def __enter__(self) -> _Interrupted:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

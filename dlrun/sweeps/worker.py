@@ -1,0 +1,148 @@
+"""A worker process: does one job after the other, each as `dlrun train` or `dlrun resume` would."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dlrun.errors import DlrunError
+from dlrun.runs.console import Console, Progress, Quiet
+from dlrun.runs.files import write_json, write_text
+from dlrun.startup import loading
+from dlrun.sweeps.jobs import Job
+from dlrun.sweeps.watch import resident_bytes
+
+with loading():
+    import torch
+
+    from dlrun.engine.training import Training
+    from dlrun.experiment import RunFailedError, resume, train
+    from dlrun.report import curves  # matplotlib, once for all workers
+
+    assert curves
+
+SECONDS_BETWEEN_REPORTS = 0.3
+
+
+def work(connection: Connection, threads: int) -> NoReturn:
+    """Serve jobs until the other end closes."""
+    torch.set_num_threads(threads)
+    code = 0
+    try:
+        while True:
+            job: Job = connection.recv()
+            connection.send(("ended", *do(job, connection), _memory()))
+    except (EOFError, OSError):
+        pass  # nobody waits for an answer
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # what the nursery has registered to be done at its end is not for its children to do
+
+
+def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
+    """Train or resume. Returns: the summary, and what went wrong."""
+    run, reporter = job.run, _Reporter(connection)
+    judge = reporter.judge if job.ask else None
+    with _output_to(run.path / "output.log"):
+        try:
+            console = Console(view=reporter)
+            if run.config.exists():
+                resume(run, console, judge)
+            else:
+                train(job.composed, console, judge)
+            error = None
+        except Exception as failure:
+            error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
+            if not isinstance(failure, RunFailedError):  # which has left its traces itself
+                _record_failure(job, failure, error)
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return run.read_json(run.summary), error
+
+
+class _Reporter(Quiet):
+    """Says how a run goes by the connection, and nothing on the terminal."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._told = connection, 0.0
+
+    def draw(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_REPORTS:
+            self._told = now
+            metrics = {progress.metric[0]: progress.metric[1]} if progress.metric else {}
+            self._send("progressed", progress.step, progress.total_steps, metrics)
+
+    def judge(self, training: Training, metrics: dict[str, float]) -> None:
+        """Ask whether the run is to go on, and wait for the answer."""
+        self._send("evaluated", training.step, training.progress, dict(metrics))
+        if self._connection.recv() and training.status == "running":
+            training.status = "pruned"
+
+    def _send(self, *message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            os._exit(1)  # nobody waits for this run any more; what it has saved is enough to go on from
+
+
+def _memory() -> dict[str, int]:
+    """What this process holds now, and held at most on a GPU, in bytes."""
+    found = {"resident": resident_bytes(os.getpid()) or 0}
+    if torch.cuda.is_initialized():
+        found["gpu_peak"] = torch.cuda.max_memory_reserved()
+        found["gpu_total"] = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        found["gpu_held"] = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def _record_failure(job: Job, failure: Exception, error: str) -> None:
+    """Leave a traceback and a summary where the run itself has not come to it."""
+    run = job.run
+    with suppress(OSError):
+        write_text(run.traceback, "".join(traceback.format_exception(failure)))
+        write_json(run.summary, {"status": "failed", "error": error})
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send all that is printed meanwhile, also by C code and by Python as it crashes, to a file; none stays empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("a", encoding="utf-8") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            faulthandler.disable()
+            for descriptor, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, descriptor)
+                os.close(old)
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
