@@ -5,6 +5,7 @@ From Python:
     run = dlrun.train(["data=mnist", "optimizer=adamw"])
     run.metrics["test/accuracy"], run.history["val/loss"], run.model
     run = dlrun.load("last")
+    runs = dlrun.sweep(["optimizer=sgd,adamw", "seed=range(3)"])
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dlrun.version import __version__
 if TYPE_CHECKING:
     from dlrun.run import Run
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["__version__", "load", "sweep", "train"]
 
 use_huge_pages()  # here, as torch reads it when it is loaded
 
@@ -43,3 +44,19 @@ def load(run: str) -> Run:
     from dlrun.run import load as load_run
 
     return load_run(run)
+
+
+def sweep(overrides: Sequence[str], *, config_dir: str | None = None, quiet: bool = False) -> list[Run]:
+    """Train every combination, as `dlrun train -m` does: in worker processes, and only what is not done yet.
+
+    Args:
+        overrides: the words of the command line: ["optimizer=sgd,adamw", "seed=range(3)"].
+        config_dir: a folder with choices of your own.
+        quiet: print nothing.
+
+    Returns: the runs in the order of the jobs, without those that failed before they could begin.
+    Raises: dlrun.errors.DlrunError with the sentence that the command would print.
+    """
+    from dlrun.run import sweep as sweep_runs
+
+    return sweep_runs(overrides, config_dir=config_dir, quiet=quiet)

@@ -20,6 +20,8 @@ from dlrun.new_inputs import read_inputs, read_texts
 from dlrun.prediction import Predictor, load_predictor
 from dlrun.runs.console import Console, Quiet
 from dlrun.runs.directory import RunDirectory, find_run
+from dlrun.sweeps import table
+from dlrun.sweeps.asking import ask
 
 
 class Run:
@@ -111,6 +113,12 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, quiet
     """See `dlrun.train`."""
     console = Console(view=Quiet()) if quiet else Console()
     return Run(train_experiment(compose(overrides, config_dir=config_dir), console))
+
+
+def sweep(overrides: Sequence[str], *, config_dir: str | None = None, quiet: bool = False) -> list[Run]:
+    """See `dlrun.sweep`."""
+    results = ask(overrides, None, None, config_dir, False, table.Silent() if quiet else table.Lines()).results
+    return [Run(job.run) for result in results for job in result.jobs if job.run.config.exists()]
 
 
 def load(run: str) -> Run:

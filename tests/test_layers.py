@@ -75,7 +75,7 @@ def test_a_training_loads_torch_and_numpy_and_nothing_else_that_is_heavy(data: s
     assert (tmp_path / "plots" / "curves.png").stat().st_size > 0
 
 
-def test_a_sweep_loads_no_more_than_a_training(tmp_path: Path):
+def test_whoever_asks_for_a_sweep_loads_no_torch(tmp_path: Path):
     words = ["train", "-m", "data=xor", "trainer.epochs=1", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
-    loaded = loaded_by(f"{TWO_CPUS}; from dlrun.cli import main; assert main({words}) == 0")
-    assert loaded == {"torch", "numpy", *COMPOSING}
+    loaded = loaded_by(f"from dlrun.cli import main; assert main({words}) == 0")
+    assert loaded == COMPOSING

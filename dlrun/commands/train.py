@@ -141,4 +141,4 @@ def sweep(words: argparse.Namespace) -> int:
     from dlrun.sweeps.asking import ask
     from dlrun.sweeps.table import view
 
-    return ask(words.overrides, words.config_path, words.config_name, words.config_dir, words.yes, view())
+    return ask(words.overrides, words.config_path, words.config_name, words.config_dir, words.yes, view()).exit_code

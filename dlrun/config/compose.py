@@ -25,6 +25,7 @@ from dlrun.config.location import CONF
 from dlrun.config.overrides import groups, is_choice, read, refuse_sweep
 from dlrun.config.places import placed, refuse_shadowed
 from dlrun.errors import ConfigError, UsageError
+from dlrun.yaml_text import yaml_text
 
 CONFIG_NAME = "train"
 RUN_DIR = "outputs/runs/${now:%Y-%m-%d_%H-%M-%S}_${folder:${name}}_${run_id:}"
@@ -52,9 +53,9 @@ class Composed:
     def hydra_files(self) -> dict[str, str]:
         """What Hydra itself leaves in a run's .hydra folder."""
         return {
-            "config.yaml": OmegaConf.to_yaml(OmegaConf.create(self.config)),
-            "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": self.hydra})),
-            "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(self.overrides)),
+            "config.yaml": yaml_text(self.config),
+            "hydra.yaml": yaml_text({"hydra": self.hydra}),
+            "overrides.yaml": yaml_text(self.overrides),
         }
 
 

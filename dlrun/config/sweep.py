@@ -105,7 +105,7 @@ class JobComposer:
     def config(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The resolved configuration of a job. Raises: ConfigError, and whatever Hydra raises."""
         items = [self._parse(word) for word in overrides]
-        key = tuple(str(item.input_line) for item in items if not self._is_value(item))
+        key = tuple(head(item) if self._is_value(item) else str(item.input_line) for item in items)
         base = self._known.get(key)
         if base is None:
             composed = self.loader.load_sweep_config(self.master, list(overrides))

@@ -42,7 +42,7 @@ def plot_curves(
     Raises: OSError if the picture cannot be written.
     """
     figure = draw_curves(records, metric=metric, best_step=best_step, title=title)
-    write_atomically(path, lambda file: write_png(figure, file))
+    write_atomically(path, lambda file: write_png(figure, file), durable=False)  # it can be drawn again
 
 
 def write_png(figure: Figure, file: BinaryIO) -> None:
@@ -56,8 +56,12 @@ def write_png(figure: Figure, file: BinaryIO) -> None:
 def draw_curves(records: Sequence[Mapping[str, Any]], *, metric: str, best_step: int | None, title: str) -> Figure:
     """The picture that `plot_curves` writes; see there."""
     panels = ["loss"] if metric == "loss" else ["loss", metric]
-    figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(panels), 3.8))
     FigureCanvasAgg(figure)
+    # Margins that hold whatever numbers there are: to fit them, matplotlib would lay everything out three times.
+    inches, gap = figure.get_figwidth(), 0.85
+    width = (inches - len(panels) * gap - 0.15) / len(panels)
+    figure.subplots_adjust(gap / inches, 0.135, 1 - 0.15 / inches, 0.89, wspace=gap / width)
     figure.suptitle(title, fontsize=11, parse_math=False)
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, records, name, best_step)

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.files import write_json, write_text
 from dlrun.runs.metrics_log import read_metrics
+from dlrun.yaml_text import yaml_text
 
 RUNS = Path("outputs/runs")
 SWEEPS = Path("outputs/sweeps")
@@ -49,10 +50,10 @@ class RunDirectory:
             for folder in (self.checkpoints, self.plots, self.path / ".hydra"):
                 folder.mkdir(parents=True, exist_ok=True)
             for name, text in hydra_files.items():
-                write_text(self.path / ".hydra" / name, text)
+                write_text(self.path / ".hydra" / name, text, durable=False)
             write_json(self.provenance, provenance)
             # Last: its presence says that the directory is a run.
-            write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+            write_text(self.config, yaml_text(config))
         except OSError as error:
             if is_new:
                 shutil.rmtree(self.path, ignore_errors=True)  # half a run is in the way of the next

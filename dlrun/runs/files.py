@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], None], *, durable: bool = True) -> None:
     """Write to a temporary file beside `path`, flush it to the disk, and rename it into place.
+
+    Args:
+        durable: wait until it is on the disk; without, a power cut within seconds may leave it empty.
 
     Raises: OSError (disk full, no permission); `path` is then as before and no temporary file is left.
     """
@@ -18,18 +21,20 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write text atomically, as UTF-8."""
-    write_atomically(path, lambda file: _discard(file.write(text.encode())))
+    write_atomically(path, lambda file: _discard(file.write(text.encode())), durable=durable)
 
 
 def write_json(path: Path, content: Any) -> None:

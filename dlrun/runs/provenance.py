@@ -4,8 +4,10 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,15 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, str] | None:
-    """Commit and uncommitted changes of the repository around `folder`, or None outside of one."""
+    """Commit and uncommitted changes of the repository around `folder`, or None outside of one.
+
+    Asked once a minute at most: a sweep of short jobs would else spend its time on it.
+    """
+    return _git_state(folder, int(time.monotonic() // 60))
+
+
+@lru_cache(maxsize=1)
+def _git_state(folder: Path, minute: int) -> dict[str, str] | None:
 
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.core.global_hydra import GlobalHydra
 
@@ -18,10 +18,15 @@ from dlrun.errors import UsageError
 from dlrun.sweeps.elsewhere import Jobs
 from dlrun.sweeps.plugin import Request, install
 from dlrun.sweeps.record import SweepRecord
-from dlrun.sweeps.running import View
+from dlrun.sweeps.running import Result, View
 
-if TYPE_CHECKING:
-    from dlrun.sweeps.running import Result
+
+@dataclass(frozen=True)
+class Asked:
+    """What became of a sweep; there are no results of one that another launcher than dlrun's has run."""
+
+    exit_code: int
+    results: list[Result]
 
 
 def ask(
@@ -31,8 +36,8 @@ def ask(
     config_dir: str | None,
     many: bool,
     view: View,
-) -> int:
-    """Run a sweep. Returns: the exit code. Raises: ConfigError or UsageError for what is asked wrongly."""
+) -> Asked:
+    """Run a sweep. Raises: ConfigError or UsageError for what is asked wrongly."""
     asked = {
         "words": list(overrides),
         "config_path": config_path,
@@ -50,19 +55,15 @@ def ask(
     except KeyboardInterrupt:
         if not request.results:
             print(f"dlrun: interrupted after {len(elsewhere.done)} jobs.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return Asked(128 + signal.SIGINT, request.results)
     except OSError as error:
         raise UsageError(f"cannot write the sweep's folder {error.filename}: {error.strerror}.") from None
     except HYDRA_ERRORS as error:
         raise translate(error, hydra.config_loader) from None
     finally:
         GlobalHydra.instance().clear()
-    return exit_code(request.results) if request.results else elsewhere.report()
-
-
-def exit_code(results: Sequence[Result]) -> int:
-    """The worst of them."""
-    return max(result.exit_code for result in results)
+    code = max((result.exit_code for result in request.results), default=None)
+    return Asked(elsewhere.report() if code is None else code, request.results)
 
 
 def go_on(folder: Path, view: View) -> int:
@@ -75,4 +76,5 @@ def go_on(folder: Path, view: View) -> int:
         os.chdir(asked["cwd"])  # paths in its words are meant from there
     words = [word for word in asked["words"] if not word.startswith(("hydra.sweep.dir=", "hydra.launcher.fresh="))]
     words.append(f"hydra.sweep.dir={folder}")
-    return ask(words, asked["config_path"], asked["config_name"], asked["config_dir"], asked["many"], view)
+    places = asked["config_path"], asked["config_name"], asked["config_dir"]
+    return ask(words, *places, asked["many"], view).exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from dlrun.config.schema import Launcher
 from dlrun.sweeps.devices import Leases
-from dlrun.sweeps.jobs import DONE, Ended, Event, Job
+from dlrun.sweeps.jobs import DONE, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
 from dlrun.sweeps.record import SweepRecord
 from dlrun.sweeps.units import byte_count, seconds_of
@@ -140,7 +141,8 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
         for event in pool.events():
             view.event(event)
             if not isinstance(event, Ended):
-                record.note(event.job, "running") if type(event).__name__ == "Started" else None
+                if isinstance(event, Started):
+                    record.note(event.job, "running")
                 continue
             number = event.job.number
             tries[number] += 1
@@ -175,6 +177,8 @@ class _Interrupted:
             self.pool.kill()
 
     def __enter__(self) -> _Interrupted:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # where Python delivers no signals
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._receive)
         return self

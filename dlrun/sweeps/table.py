@@ -82,8 +82,15 @@ class Lines:
         return "  ".join(parts)
 
 
+class Silent(Lines):
+    """Nothing at all, for notebooks."""
+
+    def say(self, text: str) -> None:
+        pass
+
+
 class Live(Lines):
-    """A table in place, below the lines of jobs that have gone wrong."""
+    """The jobs under way as a table in place, below the lines of those that have ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,11 +104,6 @@ class Live(Lines):
         super().begin(folder, jobs, waiting, workers)
         if waiting:
             self._live.start()
-
-    def event(self, event: Event) -> None:
-        super().event(event)
-        if isinstance(event, Ended) and event.status in GOOD:
-            return
 
     def say(self, text: str) -> None:
         from rich.text import Text

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.config import resolvers, sweep
-from dlrun.config.compose import compose, open_hydra
+from dlrun.config.compose import compose, open_hydra, plain
 from dlrun.config.location import CONF
 from dlrun.config.sweep import sweep_words
 from dlrun.errors import ConfigError
@@ -152,36 +152,39 @@ def test_nonsense_is_refused_in_our_words(word: str):
     assert 10 < len(str(caught.value)) < 500
 
 
-def test_the_jobs_of_a_sweep_are_composed_once_and_those_beyond_what_is_kept_again(monkeypatch: pytest.MonkeyPatch):
+COMPOSED = [
+    ["optimizer=sgd", "seed=3", "optimizer.lr=0.5", "model.widths=[8]"],
+    ["optimizer=sgd", "seed=4", "optimizer.lr=0.25", "model.widths=[16,8]"],
+    ["optimizer=adamw", "seed=4", "optimizer.lr=0.25", "model.widths=[16,8]"],
+    ["optimizer=adamw", "seed=3", "optimizer.lr=0.25", "++optimizer.amsgrad=true"],
+    ["optimizer=adamw", "seed=2", "trainer.clip={norm: 1}"],
+    ["optimizer=adamw", "seed=2", "~trainer.early_stopping"],
+]
+
+
+@pytest.mark.parametrize("extra", [[], ["++data.val_fraction=${optimizer.lr}"]], ids=["plain", "one refers to another"])
+def test_the_jobs_of_a_sweep_are_composed_as_by_hydra(extra: list[str]):
     loader = open_hydra(None, None).config_loader
-    composed: list[str] = []
+    master = loader.load_configuration("train", ["data=iris", *extra], RunMode.MULTIRUN)
+    composer = sweep.JobComposer(loader, master)
+    for job in COMPOSED:
+        overrides = ["data=iris", *extra, *job]
+        assert composer.config(overrides) == compose_plainly(loader, master, overrides), job
+
+
+def compose_plainly(loader: Any, master: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    config = loader.load_sweep_config(master, overrides)
+    HydraConfig.instance().set_config(config)
+    return plain(config)
+
+
+def test_jobs_that_differ_in_values_alone_are_composed_once():
+    loader = open_hydra(None, None).config_loader
+    master = loader.load_configuration("train", ["data=iris"], RunMode.MULTIRUN)
+    asked: list[list[str]] = []
     own = loader.load_sweep_config
-
-    def counted(master: DictConfig, words: list[str]) -> DictConfig:
-        composed.append(words[0])
-        return own(master, words)
-
-    monkeypatch.setattr(sweep, "KEPT", 2)
-    loader.load_sweep_config = counted
-    sweep.compose_once(loader)
-    master = loader.load_configuration("train", ["data=iris"], RunMode.MULTIRUN)
-    words = [[f"seed={i}"] for i in range(3)]
-    tried = [loader.load_sweep_config(master, job) for job in words]
-    launched = [loader.load_sweep_config(master, job) for job in words]
-    assert composed == ["seed=0", "seed=1", "seed=2", "seed=2"]
-    assert [config.seed for config in launched] == [0, 1, 2]
-    assert launched[0] is tried[0]
-    assert OmegaConf.to_yaml(launched[0]) == OmegaConf.to_yaml(own(master, words[0]))
-
-
-def test_a_job_that_is_given_twice_has_two_configurations():
-    """Hydra tries the jobs of a sweep one after the other, and then writes its number into each and runs it."""
-    loader = open_hydra(None, None).config_loader
-    sweep.compose_once(loader)
-    master = loader.load_configuration("train", ["data=iris"], RunMode.MULTIRUN)
-    words = [["seed=3"], ["seed=3"], ["seed=4"], ["seed=3"]]
-    tried = [loader.load_sweep_config(master, job) for job in words]
-    launched = [loader.load_sweep_config(master, job) for job in words]
-    assert [config.seed for config in launched] == [3, 3, 4, 3]
-    assert len({id(config) for config in launched}) == 4
-    assert launched[2] is tried[2]
+    loader.load_sweep_config = lambda master, words: asked.append(words) or own(master, words)
+    composer = sweep.JobComposer(loader, master)
+    for seed in range(20):
+        composer.config(["optimizer=sgd", f"seed={seed}"])
+    assert len(asked) == 1

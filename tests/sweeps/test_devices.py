@@ -1,0 +1,42 @@
+"""Which GPU each worker gets."""
+
+from collections import Counter
+
+from dlrun.sweeps.devices import Leases, cpus, gpus
+
+AUTO = {"trainer": {"device": "auto"}}
+
+
+def test_gpus_are_those_that_cuda_would_see():
+    assert gpus({"CUDA_VISIBLE_DEVICES": "2,GPU-5"}) == ["2", "GPU-5"]
+    assert gpus({"CUDA_VISIBLE_DEVICES": ""}) == gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+
+
+def test_workers_are_spread_over_the_gpus_evenly_and_a_free_one_is_lent_again():
+    leases = Leases([AUTO], None, per_device=2, names=["0", "1", "2"])
+    assert leases.size == 6
+    assert Counter(leases.take() for _ in range(6)) == {"0": 2, "1": 2, "2": 2}
+    leases.give_back("1")
+    assert leases.take() == "1"
+
+
+def test_jobs_on_the_cpu_share_its_threads_and_need_no_gpu():
+    leases = Leases([{"trainer": {"device": "cpu"}}], None, names=["0"])
+    assert (leases.take(), leases.size, leases.threads) == (None, cpus(), 1)
+    assert Leases([AUTO], 1, names=[]).threads == cpus()
+
+
+def test_a_job_that_names_its_gpu_gets_that_one():
+    assert Leases([AUTO, {"trainer": {"device": "cuda:1"}}], None, names=["0", "1"]).take() is None
+
+
+def test_a_gpu_takes_as_many_jobs_as_its_memory_holds_of_the_largest_so_far():
+    leases = Leases([AUTO], None, per_device="auto", names=["0"])
+    assert leases.size == 1
+    leases.learn({"gpu_peak": 10 << 30, "gpu_total": 80 << 30})
+    assert leases.size == 6  # .9 x 80 / 10.6
+    leases.learn({"gpu_peak": 30 << 30, "gpu_total": 80 << 30})
+    assert leases.size == 2
+    fixed = Leases([AUTO], None, per_device=3, names=["0"])
+    fixed.learn({"gpu_peak": 30 << 30, "gpu_total": 80 << 30})
+    assert fixed.size == 3

@@ -1,0 +1,103 @@
+"""What the pool does with processes, here ones that know nothing of training."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrun.config.compose import Composed
+from dlrun.sweeps import pool as pool_module
+from dlrun.sweeps.devices import Leases
+from dlrun.sweeps.jobs import Ended, Job, Started
+from dlrun.sweeps.pool import Limits, Pool
+
+SLEEP = "import time; time.sleep(30)"
+GROW = "kept = bytearray(b'x') * (200 << 20); import time; time.sleep(30)"
+TOUGH = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(30)"
+
+
+class FakeNursery:
+    """Starts a program for each worker."""
+
+    program = SLEEP
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.pipes: list[Any] = []
+
+    def fileno(self) -> int:
+        return self.pipes[-1][1].fileno()
+
+    def fork(self, environment: Mapping[str, str], threads: int) -> tuple[int, Connection]:
+        self.children.append(subprocess.Popen([sys.executable, "-c", self.program]))
+        self.pipes.append(Pipe())
+        return self.children[-1].pid, self.pipes[-1][0]
+
+    def ended(self) -> list[tuple[int, int]]:
+        gone = [child for child in self.children if child.poll() is not None]
+        self.children = [child for child in self.children if child not in gone]
+        return [(child.pid, child.returncode) for child in gone]
+
+    def close(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> type[FakeNursery]:
+    monkeypatch.setattr(pool_module, "Nursery", FakeNursery)
+    monkeypatch.setattr(pool_module, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(FakeNursery, "program", SLEEP)
+    return FakeNursery
+
+
+def ends(folder: Path, limits: Limits, count: int = 1, stop: bool = False) -> list[Ended]:
+    jobs = [Job(i, Composed({"seed": i}, {}, folder / str(i)), f"seed={i}") for i in range(count)]
+    found = []
+    with Pool(Leases([], 1, names=[]), limits) as pool:
+        for job in jobs:
+            pool.submit(job)
+        for event in pool.events():
+            if isinstance(event, Started) and stop:
+                pool.stop()
+            if isinstance(event, Ended):
+                found.append(event)
+    return found
+
+
+@pytest.mark.parametrize("program", [SLEEP, TOUGH], ids=["asked", "killed"])
+def test_a_job_that_takes_too_long_is_stopped_and_the_next_begins(program: str, workers: Any, tmp_path: Path):
+    workers.program = program
+    found = ends(tmp_path, Limits(seconds=0.3), count=2)
+    assert [(end.status, end.error) for end in found] == [
+        ("failed", "stopped after 0.3 s, as hydra.launcher.timeout says")
+    ] * 2
+    assert json.loads((tmp_path / "1" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_job_that_takes_too_much_memory_is_stopped(workers: Any, tmp_path: Path):
+    workers.program = GROW
+    (end,) = ends(tmp_path, Limits(bytes=100 << 20))
+    assert (end.status, end.error) == ("failed", "stopped as it took more than the 0.1 GB of hydra.launcher.memory")
+
+
+def test_the_largest_job_is_stopped_before_the_machine_is_out_of_memory(
+    workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pool_module, "available_bytes", lambda: 1 << 20)
+    (end,) = ends(tmp_path, Limits())
+    assert end.status == "failed"
+    assert "the largest job, as the machine had only 0.0 GB of memory left" in str(end.error)
+
+
+def test_what_is_stopped_on_request_is_interrupted_and_nothing_else_begins(workers: Any, tmp_path: Path):
+    (end,) = ends(tmp_path, Limits(), count=3, stop=True)
+    assert (end.job.number, end.status, end.error) == (0, "interrupted", None)
+    assert not list(tmp_path.iterdir())  # so it is as if it had not begun
