@@ -8,6 +8,7 @@ children with it: nothing trains on that nobody waits for.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -23,7 +24,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from dlrun.sweeps.nursery import serve; serve(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
-REQUEST_BYTES = 65536
+PIECE_BYTES = 65536
+
+
+_nursery: Nursery | None = None
+
+
+def nursery() -> Nursery:
+    """The nursery of this process, begun when it is first asked for, or when the one before has ended."""
+    global _nursery
+    if _nursery is None or _nursery.has_ended():
+        _nursery = Nursery()
+        atexit.register(_nursery.close)
+    return _nursery
 
 
 class Nursery:
@@ -44,19 +57,30 @@ class Nursery:
         """To be waited for: readable when a worker has ended."""
         return self._socket.fileno()
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def fork(self, environment: Mapping[str, str], threads: int) -> tuple[int, Connection]:
-        """A new worker. Returns: its process id, and the connection to it.
+        """A new worker, in this process's folder. Returns: its process id, and the connection to it.
 
         Args:
-            environment: variables to set in it.
+            environment: variables to set in it beside those of this process.
             threads: of the CPU, that it computes with unless its job says otherwise.
 
         Raises: OSError if the nursery is gone.
         """
         mine, theirs = socket.socketpair()
-        request = json.dumps({"environment": dict(environment), "threads": threads, "path": sys.path}).encode()
+        request = json.dumps(
+            {
+                "environment": {**os.environ, **environment},
+                "threads": threads,
+                "path": sys.path,
+                "folder": str(Path.cwd()),
+            }
+        ).encode()
         with theirs:
-            socket.send_fds(self._socket, [request], [theirs.fileno()])
+            socket.send_fds(self._socket, [request[:1]], [theirs.fileno()])
+            self._socket.sendall(request[1:] + b"\n")
         while True:
             kind, pid, status = self._receive()
             if kind == "born":
@@ -76,6 +100,7 @@ class Nursery:
 
     def close(self) -> None:
         """End it and all its workers."""
+        atexit.unregister(self.close)
         self._socket.close()
         try:
             self._process.wait(timeout=5)
@@ -109,10 +134,13 @@ def serve(descriptor: int) -> None:
     while True:
         ready, _, _ = select.select([control, wake], [], [])
         if wake in ready:
-            wake.recv(REQUEST_BYTES)
+            wake.recv(PIECE_BYTES)
             _tell_of_the_dead(control)
         if control in ready:
-            request, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 1)
+            request, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+            while request and not request.endswith(b"\n"):
+                piece = control.recv(PIECE_BYTES)
+                request = request + piece if piece else b""
             if not request:
                 os._exit(0)  # and on Linux the children with it; elsewhere they notice when they next report
             settings = json.loads(request)
@@ -123,7 +151,9 @@ def serve(descriptor: int) -> None:
                 for inherited in (control, wake, woken):
                     inherited.close()
                 _die_with(parent)
+                os.environ.clear()
                 os.environ.update(settings["environment"])
+                os.chdir(settings["folder"])
                 sys.path += [path for path in settings["path"] if path not in sys.path]
                 worker.work(Connection(descriptors[0]), settings["threads"])
             os.close(descriptors[0])

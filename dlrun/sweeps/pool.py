@@ -16,7 +16,7 @@ from typing import Any
 from dlrun.runs.files import write_json
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.jobs import DONE, Ended, Evaluated, Event, Job, Progressed, Started
-from dlrun.sweeps.nursery import Nursery
+from dlrun.sweeps.nursery import nursery
 from dlrun.sweeps.watch import available_bytes, resident_bytes, total_bytes
 
 TICK_SECONDS = 0.1
@@ -66,7 +66,7 @@ class Pool:
         self.leases, self.limits = leases, limits
         self._waiting: deque[Job] = deque()
         self._workers: list[_Worker] = []
-        self._nursery = Nursery()
+        self._nursery = nursery()
         self._asked = 0  # to stop, by `stop` or `kill`, which signal handlers call: the loop does it
         self._stopping = False
 
@@ -76,7 +76,10 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._nursery.close()
+        for worker in self._workers:
+            if worker.job is not None:
+                _kill(worker)
+            worker.connection.close()  # which an idle one takes for the end
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,11 +51,13 @@ class FakeNursery:
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> type[FakeNursery]:
-    monkeypatch.setattr(pool_module, "Nursery", FakeNursery)
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeNursery]]:
+    fake = FakeNursery()
+    monkeypatch.setattr(pool_module, "nursery", lambda: fake)
     monkeypatch.setattr(pool_module, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(FakeNursery, "program", SLEEP)
-    return FakeNursery
+    yield FakeNursery
+    fake.close()
 
 
 def ends(folder: Path, limits: Limits, count: int = 1, stop: bool = False) -> list[Ended]:
