@@ -123,9 +123,13 @@ class TrainStep:
         if self.needs_closure:
             return self._step_with_closure(batch)
         loss = self.micro.fitted(self._evaluate, batch)
+        self.follow()
+        return loss
+
+    def follow(self) -> None:
+        """Transform the gradients that are in the parameters, and update by them."""
         self._transform_gradients()
         self._update()
-        return loss
 
     def end(self) -> None:
         """What follows from one more step having been done."""
