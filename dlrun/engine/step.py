@@ -133,8 +133,12 @@ class TrainStep:
 
     def end(self) -> None:
         """What follows from one more step having been done."""
-        self.steps += 1
         self.schedule.step()
+        self.settle()
+
+    def settle(self) -> None:
+        """What follows beside the schedule, which the runs of a stack may share."""
+        self.steps += 1
         if self.lookahead is not None:
             self.lookahead.update()
         if self.average is not None:

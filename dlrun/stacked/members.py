@@ -15,6 +15,7 @@ from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config import schema
 from dlrun.config.compose import Composed
+from dlrun.config.identity import canonical
 from dlrun.contracts import Arrays, Augment, Splits
 from dlrun.engine.loaders import Draw, Loader, ResidentLoader
 from dlrun.engine.order import make_order
@@ -24,7 +25,7 @@ from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One run of a stack.
 
@@ -76,6 +77,16 @@ def make_members(composed: Sequence[Composed], consoles: Sequence[Console]) -> l
         session = Session(a, RunDirectory(item.run_dir), data.fingerprint(a), console)
         members.append(Member(session))
     return members
+
+
+def share_schedules(members: Sequence[Member]) -> None:
+    """Let runs whose learning rates go the same way have one schedule, to be advanced once for all."""
+    known: dict[str, Any] = {}
+    for member in members:
+        step, config = member.training.train_step, member.session.a.config
+        schedule: Any = step.schedule
+        if getattr(schedule, "interval", "metric") != "metric":
+            step.schedule = known.setdefault(canonical([config["optimizer"], config.get("scheduler")]), schedule)
 
 
 class SharedData:

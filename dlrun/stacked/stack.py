@@ -25,13 +25,17 @@ class Stack:
     Args:
         models: equal but for the numbers in their parameters and buffers, on one device.
         loss: (outputs, targets) to the mean over a batch. One that has `each` is given (K, B, …) at once.
+        order: names of the parameters that learn, as they are to lie in `flat`; None: as in the model.
 
     Attributes:
-        parameters: those that learn, by name, (K, …).
+        flat: all numbers that learn, (K, P), a model's in each row.
+        columns: where each parameter lies in it: the first, and the first after it.
         way: how the forward pass is made: "by hand" (dlrun/stacked/layers.py) or "vmap".
     """
 
-    def __init__(self, models: Sequence[nn.Module], loss: Loss, precision: Precision) -> None:
+    def __init__(
+        self, models: Sequence[nn.Module], loss: Loss, precision: Precision, order: Sequence[str] | None = None
+    ) -> None:
         self.models = list(models)
         self.template = self.models[0]
         self.loss, self.precision = loss, precision
@@ -41,6 +45,12 @@ class Stack:
         self.way = "vmap" if self._layers is None else "by hand"
         each = getattr(loss, "each", None)
         self._losses: Loss = each if each is not None else torch.vmap(loss, randomness="different")
+        learning = {name: p for name, p in self.template.named_parameters() if p.requires_grad}
+        self.columns: dict[str, tuple[int, int]] = {}
+        end = 0
+        for name in learning if order is None else order:
+            self.columns[name] = (end, end + learning[name].numel())
+            end += learning[name].numel()
         self._gather()
 
     def __len__(self) -> int:
@@ -83,25 +93,26 @@ class Stack:
         """The loss of each model, (K,)."""
         return self._losses(outputs, targets)
 
-    def gradients(self, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, Tensor, list[list[Tensor | None]]]:
+    def gradients(self, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One forward and backward pass of each model on its own batch.
 
-        Returns: losses (K,), outputs (K, B, …), both detached, and for each model the gradients of its parameters that
-            learn; None for one that the loss does not depend on.
+        Returns: losses (K,), outputs (K, B, …), both detached, and gradients (K, P), laid out as `flat` is.
+        Raises: RuntimeError if the loss does not depend on one of the parameters.
         """
         with self.precision.autocast():
             outputs = self.outputs(inputs)
             losses = self.losses(outputs, targets)
         # No model's loss depends on another's weights, so the gradient of the sum is each model's own.
-        learning = list(self.parameters.values())
-        found = torch.autograd.grad(losses.sum(), learning, allow_unused=True)
-        # Laid out as the parameters are, which fused optimizers take for granted.
-        by_parameter = [[None] * len(self) if grad is None else grad.contiguous().unbind() for grad in found]
-        return losses.detach(), outputs.detach(), [list(own) for own in zip(*by_parameter, strict=True)]
+        found = torch.autograd.grad(losses.sum(), [self._weights[name] for name in self.columns])
+        return losses.detach(), outputs.detach(), torch.cat([gradient.reshape(len(self), -1) for gradient in found], 1)
 
-    def learning(self, model: nn.Module) -> list[nn.Parameter]:
-        """Those of a model's parameters that learn, in the order of `gradients`."""
-        return [p for p in model.parameters() if p.requires_grad]
+    def cut(self, flat: Tensor) -> list[dict[str, Tensor]]:
+        """Rows laid out as those of `flat`, (K, P), as each model's tensors by name; views."""
+        parts = {
+            name: flat[:, first:last].view(len(flat), *self.template.get_parameter(name).shape).unbind()
+            for name, (first, last) in self.columns.items()
+        }
+        return [dict(zip(parts, own, strict=True)) for own in zip(*parts.values(), strict=True)]
 
     def _call(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         outputs: Tensor = functional_call(self.template, (dict(weights), dict(buffers)), inputs)
@@ -112,17 +123,26 @@ class Stack:
         self._weights: dict[str, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}
         with torch.no_grad():
-            for name, parameter in self.template.named_parameters():
-                stacked = _stacked([model.get_parameter(name) for model in self.models])
-                self._weights[name] = stacked.requires_grad_(parameter.requires_grad)
+            size = max((last for _, last in self.columns.values()), default=0)
+            first = next(self.template.parameters())
+            self.flat = torch.empty(len(self), size, dtype=first.dtype, device=first.device)
+            for name, _ in self.template.named_parameters():
+                own = [model.get_parameter(name) for model in self.models]
+                if name in self.columns:
+                    columns = slice(*self.columns[name])
+                    self._weights[name] = _stacked(own, self.flat[:, columns]).requires_grad_()
+                else:
+                    self._weights[name] = _stacked(own)
             for name in self._buffer_names:
                 self._buffers[name] = _stacked([model.get_buffer(name) for model in self.models])
-        self.parameters = {name: tensor for name, tensor in self._weights.items() if tensor.requires_grad}
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors as one; each becomes a view of it."""
+def _stacked(tensors: Sequence[Tensor], place: Tensor | None = None) -> Tensor:
+    """The tensors as one, which lies in the rows of `place` if that is given; each becomes a view of it."""
     stacked = torch.stack([tensor.detach() for tensor in tensors])
+    if place is not None:
+        place.copy_(stacked.view(len(tensors), -1))
+        stacked = place.view(stacked.shape).detach()
     for tensor, view in zip(tensors, stacked.unbind(), strict=True):
         tensor.data = view
     return stacked

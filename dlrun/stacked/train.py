@@ -24,9 +24,10 @@ from dlrun.runs.directory import RunDirectory
 from dlrun.runs.provenance import provenance
 from dlrun.stacked.batches import Batches
 from dlrun.stacked.counting import Counts
-from dlrun.stacked.members import Logs, Member, make_members
+from dlrun.stacked.members import Logs, Member, make_members, share_schedules
 from dlrun.stacked.plan import obstacle, stacks
 from dlrun.stacked.stack import Stack
+from dlrun.stacked.update import Each, Together, Update, can_be_together, column_order
 from dlrun.stacked.validation import Validation
 
 TOLERANCE = 1e-3  # of the largest output: what float32 and another order of summation may make
@@ -65,13 +66,17 @@ class StackedTraining:
         self.interrupt = Interrupt()
         first = self.members[0]
         self._refuse_differences()
-        models = [member.training.model for member in self.members]
-        self.stack = Stack(models, first.session.a.loss, first.session.a.precision)
+        models, steps = [t.model for t in self._trainings], [t.train_step for t in self._trainings]
+        order = column_order(models, steps)
+        self.stack = Stack(models, first.session.a.loss, first.session.a.precision, order)
+        is_together = can_be_together(steps)
+        if is_together:
+            share_schedules(self.members)
+        self.update: Update = Together(self.stack, steps) if is_together else Each(self.stack, steps)
         for member in self.members:
             self._share(member)
         self._compose()
 
-    @torch.no_grad()
     def check(self) -> None:
         """Two examples through the stack and through each model. Raises: CannotStackError unless they agree."""
         step, t = self.stack, self.members[0].training
@@ -83,9 +88,9 @@ class StackedTraining:
             with warnings.catch_warnings():
                 # What vmap does one model at a time takes longer than without it.
                 warnings.filterwarnings("error", message="There is a performance drop")
-                outputs = step.outputs(inputs)
-                step.losses(outputs, targets)
-            alone = [model(*(x[k] for x in inputs)) for k, model in enumerate(step.models)]
+                _, outputs, _ = step.gradients(inputs, targets)
+            with torch.no_grad():
+                alone = [model(*(x[k] for x in inputs)) for k, model in enumerate(step.models)]
         except Exception as error:
             reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
             raise CannotStackError(f"the model ({name}) cannot be trained in a stack: {reason}.") from error
@@ -140,16 +145,8 @@ class StackedTraining:
         inputs, targets = self.batches.make(draws)
         losses, outputs, gradients = self.stack.gradients(inputs, targets)
         self.counts.update(outputs, targets)
-        rates = []
-        for t, parameters, own in zip(self._trainings, self.parameters, gradients, strict=True):
-            rates.append(t.lr)
-            step = t.train_step
-            step.measure_norm = logs_next(t)
-            step.begin()
-            for parameter, gradient in zip(parameters, own, strict=True):
-                parameter.grad = gradient
-            step.follow()
-            step.end()
+        rates = [t.lr for t in self._trainings]
+        self.update(gradients, logs_next(self.members[0].training))
         self._measured = None
         ended = False
         for member, loss, lr, draw in zip(self.members, losses.unbind(), rates, draws, strict=True):
@@ -165,11 +162,15 @@ class StackedTraining:
             return
         leaving = [member for member in self.members if member.has_ended]
         self._close_ended()
+        for k, member in enumerate(self.members):
+            if member.has_ended:
+                self.update.hand_back(k)
         self.stack.keep(staying)
         self.members = [self.members[k] for k in staying]
         for member in leaving:
             self._at(member, self._end)
         if self.members:
+            self.update.keep(staying)
             self._compose()
 
     def _end(self, member: Member) -> None:
@@ -193,7 +194,6 @@ class StackedTraining:
     def _compose(self) -> None:
         """What depends on who is in the stack."""
         trainings = self._trainings
-        self.parameters = [self.stack.learning(t.model) for t in trainings]
         self.batches = Batches([t.loader for t in trainings])
         self.counts = Counts([t.metrics for t in trainings])
         self.validation = Validation(self.stack, [member.evaluator for member in self.members])
@@ -211,6 +211,9 @@ class StackedTraining:
 
     def _apart(self, member: Member, save: Callable[..., None]) -> Callable[..., None]:
         def saved(*arguments: Any) -> None:
+            if member not in self.members:  # it has all for itself
+                return save(*arguments)
+            self.update.hand_back(self.members.index(member))
             with self.stack.apart(member.training.model):
                 save(*arguments)
 
