@@ -37,7 +37,9 @@ class Batches:
         if self._targets is None:
             targets = self._common_targets.index_select(0, flat)
         else:
-            rows = index.view(*index.shape, *(1,) * (self._targets.ndim - 2)).expand(*index.shape, *self._targets.shape[2:])
+            rows = index.view(*index.shape, *(1,) * (self._targets.ndim - 2)).expand(
+                *index.shape, *self._targets.shape[2:]
+            )
             targets = self._targets.gather(1, rows).flatten(0, 1)
         batch = self.loaders[0].prepare.apply(Batch(self._inputs.index_select(0, flat), targets))
         assert isinstance(batch.inputs, Tensor)

@@ -51,5 +51,6 @@ def _common(metrics: Sequence[Any]) -> Tensor:
     for metric, own in zip(metrics, totals.unbind(), strict=True):
         before: Tensor = metric.totals
         for name, tensor in tensors_of(metric).items():
-            setattr(metric, name, own if tensor is before else own[tensor.storage_offset() // before.stride(0)])
+            position = (tensor.storage_offset() - before.storage_offset()) // before.stride(0)
+            setattr(metric, name, own if tensor is before else own[position])
     return totals

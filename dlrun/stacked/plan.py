@@ -62,7 +62,9 @@ def obstacle(config: Mapping[str, Any]) -> str:
     if _get(config, "optimizer.param_groups.until"):
         return "optimizer.param_groups.until cannot be trained in a stack: all its weights learn at every step."
     if config["data"].get("label_noise") and _get(config, "loss.class_weights") == "balanced":
-        return "loss.class_weights=balanced with data.label_noise cannot be trained in a stack: each run has its own loss."
+        return (
+            "loss.class_weights=balanced with data.label_noise cannot be trained in a stack: each run has its own loss."
+        )
     return ""
 
 

@@ -137,7 +137,9 @@ class Together:
         self._settings = []
         for block in self.blocks:
             groups = [step.optimizer.param_groups[g] for step, g in zip(self.steps, block.groups, strict=True)]
-            self._settings.append({name: [group.get(name) for group in groups] for name in groups[0] if name != "params"})
+            self._settings.append(
+                {name: [group.get(name) for group in groups] for name in groups[0] if name != "params"}
+            )
 
     def _sgd(self, p: Tensor, g: Tensor, state: list[Tensor], lr: list[float], settings: dict[str, list[Any]]) -> None:
         (buffer,) = state

@@ -28,7 +28,9 @@ class Validation:
                 metric.reset(evaluator.device)
         self._counts = Counts([evaluator.metrics for evaluator in self.evaluators])
         self._pass = copy.copy(self.evaluators[0])
-        self._pass.batch_size = max(SMALLEST, self._pass.batch_size // len(stack))  # K outputs of each example at a time
+        self._pass.batch_size = max(
+            SMALLEST, self._pass.batch_size // len(stack)
+        )  # K outputs of each example at a time
 
     @torch.no_grad()
     def __call__(self) -> list[dict[str, float]]:
