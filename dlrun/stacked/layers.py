@@ -38,14 +38,19 @@ def by_hand(module: nn.Module, prefix: str = "") -> Layer | None:
         return None
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         return _sequence([by_hand(child, f"{prefix}{name}.") for name, child in module.named_children()])
-    kind = type(module)
+    kind: object = type(module)
     if kind in ELEMENTWISE:
         return lambda x, weights: module(x)
-    if kind is nn.Linear:
+    if kind is nn.Linear and isinstance(module, nn.Linear):
         return _linear(prefix, module.bias is not None)
-    if kind is nn.LayerNorm and module.elementwise_affine and module.bias is not None:
+    if (
+        kind is nn.LayerNorm
+        and isinstance(module, nn.LayerNorm)
+        and module.elementwise_affine
+        and module.bias is not None
+    ):
         return _layer_norm(prefix, module)
-    if kind is nn.Flatten and module.start_dim == 1 and module.end_dim == -1:
+    if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
         return lambda x, weights: x.flatten(2)
     return None
 
@@ -69,10 +74,7 @@ def _linear(prefix: str, has_bias: bool) -> Layer:
     def forward(x: Tensor, weights: Weights) -> Tensor:
         weight = weights[weight_name].transpose(1, 2)
         rows = x.flatten(1, -2)  # of each model: (K, rows, in)
-        if has_bias:
-            outputs = torch.baddbmm(weights[bias_name].unsqueeze(1), rows, weight)
-        else:
-            outputs = torch.bmm(rows, weight)
+        outputs = torch.baddbmm(weights[bias_name].unsqueeze(1), rows, weight) if has_bias else torch.bmm(rows, weight)
         return outputs.view(*x.shape[:-1], -1)
 
     return forward

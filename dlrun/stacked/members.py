@@ -19,6 +19,7 @@ from dlrun.config.identity import canonical
 from dlrun.contracts import Arrays, Augment, Splits
 from dlrun.engine.loaders import Draw, Loader, ResidentLoader
 from dlrun.engine.order import make_order
+from dlrun.engine.step import Schedule
 from dlrun.engine.training import Training
 from dlrun.experiment import Session
 from dlrun.runs.console import Console
@@ -81,12 +82,12 @@ def make_members(composed: Sequence[Composed], consoles: Sequence[Console]) -> l
 
 def share_schedules(members: Sequence[Member]) -> None:
     """Let runs whose learning rates go the same way have one schedule, to be advanced once for all."""
-    known: dict[str, Any] = {}
+    known: dict[str, Schedule] = {}
     for member in members:
         step, config = member.training.train_step, member.session.a.config
-        schedule: Any = step.schedule
-        if getattr(schedule, "interval", "metric") != "metric":
-            step.schedule = known.setdefault(canonical([config["optimizer"], config.get("scheduler")]), schedule)
+        course = {key: config.get(key) for key in ("optimizer", "scheduler")}
+        if getattr(step.schedule, "interval", "metric") != "metric":
+            step.schedule = known.setdefault(canonical(course), step.schedule)
 
 
 class SharedData:

@@ -61,5 +61,6 @@ def test_what_a_stack_does_not_do_is_said(place, value):
     assert not obstacle(CONFIG)
     reason = obstacle(changed(**{place: value}))
     key = place.replace("___", "._", 1).replace("__", ".", 1) if "___" in place else place.replace("__", ".")
-    assert reason.endswith(".") and "cannot be trained in a stack: " in reason
+    assert reason.endswith(".")
+    assert "cannot be trained in a stack: " in reason
     assert key in reason or "lbfgs" in reason or "until" in reason

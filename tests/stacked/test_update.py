@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from dlrun.contracts import Batch
 from dlrun.engine.objective import Objective
 from dlrun.engine.precision import Precision
 from dlrun.engine.step import TrainStep
-from dlrun.contracts import Batch
 from dlrun.losses import CrossEntropy
 from dlrun.optim.gradients import ClipNorm
 from dlrun.optim.schedule import Schedule
