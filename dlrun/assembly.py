@@ -57,6 +57,7 @@ class Assembly:
             otherwise.
         config: with numbers in place of what is found out here, so what a run is known by and repeated with.
         notes: what was found out.
+        loader: makes the loader of training, from this, the settings of `data` and the augmentation.
         warn: receives a sentence about what memory did not allow.
     """
 
@@ -70,6 +71,9 @@ class Assembly:
     evaluator: Callable[..., Evaluator]
     warn: Callable[[str], None] = logger.warning
     notes: list[str] = field(default_factory=list)
+    loader: Callable[[Assembly, schema.Data, Sequence[Augment]], Loader] = field(
+        default_factory=lambda: build_loader, repr=False
+    )
 
     @property
     def spec(self) -> DataSpec:
@@ -190,7 +194,7 @@ def prepare_training(
     monitor, higher_is_better = build.choose_monitor(a.spec, stopping.monitor if stopping else None, settings.metrics)
     plain = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
     build.check_smallest_batch(a.model, a.splits, plain, data.chosen_batch_size, data.drop_last)
-    loader = build_loader(a, data, build.build_augment(a.config, a.spec))
+    loader = a.loader(a, data, build.build_augment(a.config, a.spec))
     planned_steps = settings.max_steps or settings.epochs * loader.steps_per_epoch
 
     def steps(name: str, length: int | float | str) -> int:

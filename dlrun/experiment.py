@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,23 +158,28 @@ class Session:
 
         Raises: _GoOnError if memory has run out and training must begin again from the last checkpoint.
         """
-        with ExitStack() as stack:
-            stack.enter_context(self.run.logged())
-            stack.callback(self.console.close)
-            stack.enter_context(self.run.locked())
-            self.restore(state)
+        with self.opened(state):
             self.micro.size = min(self.micro.size, micro_batch_size or self.micro.size)
-            stack.callback(self._close_loggers)
             try:
-                self.run.traceback.unlink(missing_ok=True)
-                self._begin()
+                self.begin()
                 fit(self.training)
-                self._end()
+                self.end()()
             except LateMemoryError as error:
                 self.console.warn(str(error))
                 raise _GoOnError(self.run, error.micro_batch_size) from None
             except (Exception, KeyboardInterrupt) as error:
-                self._fail(error)
+                self.fail(error)
+
+    @contextmanager
+    def opened(self, state: dict[str, Any] | None) -> Iterator[logging.Handler]:
+        """Hold the run directory and write to it meanwhile, from a checkpoint on. Yields: what writes train.log."""
+        with ExitStack() as stack:
+            handler = stack.enter_context(self.run.logged())
+            stack.callback(self.console.close)
+            stack.enter_context(self.run.locked())
+            self.restore(state)
+            stack.callback(self._close_loggers)
+            yield handler
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Take up a checkpoint: training, best weights, and the records written until then."""
@@ -216,7 +222,9 @@ class Session:
         content = {**self.header, "epoch": t.progress, "step": t.step, "model": weights}
         checkpoint.save(self.run.checkpoints / f"{name}.pt", content)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Say what is about to be trained."""
+        self.run.traceback.unlink(missing_ok=True)
         t, a = self.training, self.a
         sizes = ", ".join(f"{len(getattr(a.splits, name)):,} {name}" for name in ("train", "val", "test"))
         self.console.begin(
@@ -236,22 +244,24 @@ class Session:
         if t.total_steps == 0:
             self.console.warn("The model has no trainable parameters: it is evaluated and not trained.")
 
-    def _end(self) -> None:
+    def end(self) -> Callable[[], None]:
+        """Save, and test a run that is finished. Returns: what is left to do once the curves are drawn."""
         t = self.training
-        metrics: dict[str, float] = {}
         if t.status == "diverged":
-            self._finish(metrics)
-            return
+            return partial(self._finish, {})
         if t.status not in FINISHED:
             self.save()
-            self._finish(metrics)
-            return
+            return partial(self._finish, {})
         plot = self.run.plots / "curves.png"
         drawn = self._drawing(plot)
         self.save()
         metrics = self._test()
-        drawn()
-        self._finish(metrics, plot)
+
+        def finish() -> None:
+            drawn()
+            self._finish(metrics, plot)
+
+        return finish
 
     def _test(self) -> dict[str, float]:
         """Test once, on the best weights if early stopping restores them, else on the last."""
@@ -301,7 +311,7 @@ class Session:
         write_json(self.run.summary, summary)
         self.console.finish(summary, _advice(self.run, summary, plot))
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Keep what there is: traceback, summary, log. Raises: always, what the user is to read."""
         if isinstance(error, KeyboardInterrupt):
             raise error

@@ -160,9 +160,18 @@ class CrossEntropy(nn.Module):
         outputs, targets = _rows(outputs, targets)
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
+    def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of several models at once, (M,): outputs (M, B, …), targets (M, B, …)."""
+        rows, wanted = _rows(outputs.flatten(0, 1), targets.flatten(0, 1))
+        own = F.cross_entropy(rows, wanted, label_smoothing=self.label_smoothing, reduction="none")
+        return own.view(len(outputs), -1).mean(1)
+
 
 class TokenCrossEntropy(CrossEntropy):
     """Its mean is over the tokens that count."""
+
+    def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().each(outputs, targets) * (targets[0].numel() / (targets != IGNORED).flatten(1).sum(1))
 
     def weight(self, targets: Tensor) -> Tensor:
         return (targets != IGNORED).sum()

@@ -104,7 +104,7 @@ class BestWeights(Callback):
         if type(known) is type(weights) and known.keys() == weights.keys() and all(map(_alike, known.values(), new)):
             torch._foreach_copy_(list(known.values()), new)
         else:
-            self.weights = copy.deepcopy(weights)
+            self.weights = _copied(weights)
 
     def _is_better(self, training: Training, value: float, loss: float) -> bool:
         assert self.best is not None
@@ -116,6 +116,14 @@ class BestWeights(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
+
+
+def _copied(weights: dict[str, Any]) -> dict[str, Any]:
+    """A copy that keeps what the dict itself carries; of a view it has the part that the view shows and no more."""
+    copies = copy.copy(weights)
+    for name, value in weights.items():
+        copies[name] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    return copies
 
 
 def _alike(kept: Any, new: Any) -> bool:

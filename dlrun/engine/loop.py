@@ -1,5 +1,7 @@
 """The training loop. Read it from top to bottom: this is all there is to training."""
 
+from torch import Tensor
+
 from dlrun.engine.loaders import Draw
 from dlrun.engine.meter import DivergedError
 from dlrun.engine.training import Training
@@ -11,9 +13,7 @@ def fit(t: Training) -> None:
     Steps are counted from 0 over all epochs. A resumed run enters with `t.step` > 0, perhaps in mid-epoch, and does
     exactly what the uninterrupted run would have done.
     """
-    t.tick()
-    t.model.train()
-    t.callbacks.call("on_fit_start", t)
+    start(t)
     try:
         with t.interrupt, t.advance.context():
             if t.total_steps == 0:  # nothing in the model learns: it is only evaluated
@@ -25,27 +25,29 @@ def fit(t: Training) -> None:
                     if t.status != "running" or t.step == t.total_steps:
                         break
     except DivergedError as error:
-        t.status = "diverged"
-        t.divergence = {
-            "step": error.step,
-            "lr": error.lr,
-            "loss": str(error.loss),
-            "gradient_norm": t.last_gradient_norm,
-        }
-    t.tick()
-    if t.status == "running":
-        t.status = "completed"
-    t.callbacks.call("on_fit_end", t)
+        diverge(t, error)
+    finish(t)
 
 
 def train_on(t: Training, draw: Draw) -> None:
     """One optimizer step and what is due after it."""
     lr = t.lr
-    t.train_step.measure_norm = log_now = (t.step + 1) % t.log_every == 0
+    t.train_step.measure_norm = logs_next(t)
     loss = t.advance(draw)  # make the batch; forward, backward, update: engine/step.py
-    t.meter.add(loss, draw.size, lr)  # stays on the device
+    after_step(t, loss, draw.size, lr)
+
+
+def logs_next(t: Training) -> bool:
+    """Whether a record is due after the next step, with the norm of its gradient."""
+    return (t.step + 1) % t.log_every == 0
+
+
+def after_step(t: Training, loss: Tensor, size: int, lr: float) -> None:
+    """What is due after a step on `size` examples, by the learning rate `lr`, that had this loss."""
+    log_now = logs_next(t)
+    t.meter.add(loss, size, lr)  # stays on the device
     t.step += 1
-    t.samples += draw.size
+    t.samples += size
     if log_now:
         log(t, lr)
     if t.step % t.eval_every == 0 or t.step == t.total_steps:
@@ -53,6 +55,32 @@ def train_on(t: Training, draw: Draw) -> None:
     t.callbacks.call("on_step_end", t)
     if t.interrupt.requested and t.status == "running":
         t.status = "interrupted"
+
+
+def start(t: Training) -> None:
+    """What comes before the first step, and again when a run resumes."""
+    t.tick()
+    t.model.train()
+    t.callbacks.call("on_fit_start", t)
+
+
+def diverge(t: Training, error: DivergedError) -> None:
+    """The loss is no number any more: note where that was, and stop."""
+    t.status = "diverged"
+    t.divergence = {
+        "step": error.step,
+        "lr": error.lr,
+        "loss": str(error.loss),
+        "gradient_norm": t.last_gradient_norm,
+    }
+
+
+def finish(t: Training) -> None:
+    """What comes after the last step, however training ended."""
+    t.tick()
+    if t.status == "running":
+        t.status = "completed"
+    t.callbacks.call("on_fit_end", t)
 
 
 def log(t: Training, lr: float) -> None:

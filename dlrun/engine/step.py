@@ -123,14 +123,22 @@ class TrainStep:
         if self.needs_closure:
             return self._step_with_closure(batch)
         loss = self.micro.fitted(self._evaluate, batch)
+        self.follow()
+        return loss
+
+    def follow(self) -> None:
+        """Transform the gradients that are in the parameters, and update by them."""
         self._transform_gradients()
         self._update()
-        return loss
 
     def end(self) -> None:
         """What follows from one more step having been done."""
-        self.steps += 1
         self.schedule.step()
+        self.settle()
+
+    def settle(self) -> None:
+        """What follows beside the schedule, which the runs of a stack may share."""
+        self.steps += 1
         if self.lookahead is not None:
             self.lookahead.update()
         if self.average is not None:

@@ -28,6 +28,12 @@ class Accuracy:
         self.correct += outputs.argmax(-1).eq_(classes).sum()  # in place: integers are summed faster than booleans
         self.count += classes.numel()
 
+    def update_each(self, totals: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count for several models at once: outputs (M, B, K), `totals` of each (M, 2)."""
+        classes = targets.argmax(-1) if targets.ndim == outputs.ndim else targets
+        totals[:, 0] += outputs.argmax(-1).eq_(classes).flatten(1).sum(1)
+        totals[:, 1] += classes[0].numel()
+
     def compute(self) -> dict[str, float]:
         correct, count = self.totals.tolist()
         return {"accuracy": ratio(correct, count)}

@@ -80,8 +80,8 @@ class RunDirectory:
         return read_metrics(self.metrics) if self.metrics.exists() else []
 
     @contextmanager
-    def logged(self) -> Iterator[None]:
-        """Send the logger "dlrun" to train.log meanwhile."""
+    def logged(self) -> Iterator[logging.Handler]:
+        """Send the logger "dlrun" to train.log meanwhile. Yields: what writes it."""
         handler = _LogFile(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger = logging.getLogger("dlrun")
@@ -89,7 +89,7 @@ class RunDirectory:
         logger.disabled = False  # as logging.config.dictConfig, called anywhere, leaves every logger it does not know
         logger.addHandler(handler)
         try:
-            yield
+            yield handler
         finally:
             # A closed handler that is still attached opens its file again: the next run of a sweep would log here too.
             logger.removeHandler(handler)

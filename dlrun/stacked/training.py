@@ -1,0 +1,202 @@
+"""The training of a stack: one forward and backward pass for all runs, then for each what is its own.
+
+What is due after a step (records, validation, callbacks, saving) is done by the functions of engine/loop.py, on each
+run's own `Training`, so that it is what the run alone would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from dlrun.engine.interrupt import Interrupt
+from dlrun.engine.loaders import Draw
+from dlrun.engine.loop import after_step, diverge, finish, logs_next, start, validate
+from dlrun.engine.meter import DivergedError
+from dlrun.engine.training import Training
+from dlrun.experiment import FINISHED
+from dlrun.stacked.batches import Batches
+from dlrun.stacked.counting import Counts
+from dlrun.stacked.members import Logs, Member, share_schedules
+from dlrun.stacked.stack import Stack
+from dlrun.stacked.update import Each, Together, Update, can_be_together, column_order
+from dlrun.stacked.validation import Validation
+
+
+class StackedTraining:
+    """Several runs under way.
+
+    Attributes:
+        members: that still train.
+        ended: whose curves are being drawn.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self.ended: list[Member] = []
+        self.logs, self.interrupt = Logs(), Interrupt()
+        models, steps = [t.model for t in self._trainings], [t.train_step for t in self._trainings]
+        a = self.members[0].session.a
+        self.stack = Stack(models, a.loss, a.precision, column_order(models, steps))
+        is_together = can_be_together(steps)
+        if is_together:
+            share_schedules(self.members)
+        self.update: Update = Together(self.stack, steps) if is_together else Each(self.stack, steps)
+        for member in self.members:
+            self._share(member)
+        self._compose()
+
+    def go(self) -> None:
+        """Train all to their ends, whatever happens to some."""
+        members = list(self.members)
+        try:
+            with self.interrupt:
+                self._each(self._open)
+                self._each(lambda member: start(member.training))
+                if self.members[0].training.total_steps == 0:  # nothing in the models learns: they are only evaluated
+                    self._each(lambda member: validate(member.training))
+                self._part()
+                while self.members:
+                    self._epoch()
+            self._close_ended()
+        except (Exception, KeyboardInterrupt) as error:  # of what all do together
+            for member in self.members:
+                self._fail(member, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            for member in members:
+                self.logs.speaker = member
+                member.open.close()
+
+    @property
+    def _trainings(self) -> list[Training]:
+        return [member.training for member in self.members]
+
+    def _epoch(self) -> None:
+        """Steps until the end of an epoch, or until no run is left."""
+        self._close_ended()
+        t = self.members[0].training
+        epoch, first = divmod(t.step, t.loader.steps_per_epoch)
+        for member in self.members:
+            member.draws = member.training.loader.draws(epoch, first)
+        for _ in range(first, t.loader.steps_per_epoch):
+            if self.members:
+                self._step([next(member.draws) for member in self.members])
+
+    def _step(self, draws: Sequence[Draw]) -> None:
+        """One optimizer step of every run, and what is due after it."""
+        inputs, targets = self.batches.make(draws)
+        losses, outputs, gradients = self.stack.gradients(inputs, targets)
+        self.counts.update(outputs, targets)
+        rates = [t.lr for t in self._trainings]
+        self.update(gradients, logs_next(self.members[0].training))
+        self._measured.clear()
+        for member, loss, lr, draw in zip(self.members, losses.unbind(), rates, draws, strict=True):
+            self._at(member, partial(_after, loss=loss, size=draw.size, lr=lr))
+        if any(member.has_ended for member in self.members):
+            self._part()
+
+    def _part(self) -> None:
+        """Let go of the runs that have ended, and go on with the others in a smaller stack."""
+        staying = [k for k, member in enumerate(self.members) if not member.has_ended]
+        leaving = [k for k, member in enumerate(self.members) if member.has_ended]
+        if not leaving:
+            return
+        self._close_ended()
+        for k in leaving:
+            self.update.hand_back(k)
+        self.stack.keep(staying)
+        before, self.members = self.members, [self.members[k] for k in staying]
+        for k in leaving:
+            self._at(before[k], self._end)
+        if self.members:
+            self.update.keep(staying)
+            self._compose()
+
+    def _end(self, member: Member) -> None:
+        """Finish a run that has left; what is drawn meanwhile is waited for later."""
+        finish(member.training)
+        member.finish = member.session.end()
+        if member.training.status in FINISHED:
+            self.ended.append(member)
+        else:
+            member.finish()
+            member.open.close()
+
+    def _close_ended(self) -> None:
+        """Wait for the curves of the runs that have ended, and write their summaries."""
+        ended, self.ended = self.ended, []
+        for member in ended:
+            self._at(member, lambda m: m.finish())
+            member.open.close()
+
+    def _compose(self) -> None:
+        """Make what depends on who is in the stack."""
+        self.batches = Batches([t.loader for t in self._trainings])
+        self.counts = Counts([t.metrics for t in self._trainings])
+        self.validation = Validation(self.stack, [member.evaluator for member in self.members])
+        self._measured: dict[int, dict[str, float]] = {}
+
+    def _share(self, member: Member) -> None:
+        """Let a run use what belongs to all: the handling of signals, the validation, and its view of the weights."""
+        t, session = member.training, member.session
+        t.interrupt = self.interrupt
+        member.evaluator = t.validate
+        if t.train_step.average is None:
+            t.validate = lambda model: self._validated(member, model)
+        t.save = partial(self._saved, member, session.save)
+        t.save_weights = partial(self._saved, member, session.save_weights)
+
+    def _saved(self, member: Member, save: Callable[..., None], *arguments: Any) -> None:
+        """Save a run as if it were alone."""
+        if member not in self.members:
+            save(*arguments)
+            return
+        self.update.hand_back(self.members.index(member))
+        with self.stack.apart(member.training.model):
+            save(*arguments)
+
+    def _validated(self, member: Member, model: nn.Module) -> dict[str, float]:
+        """The validation of one run; the first that asks has all validated."""
+        if not self._measured:
+            self._measured = {id(m): result for m, result in zip(self.members, self.validation(), strict=True)}
+        return self._measured[id(member)]
+
+    def _each(self, act: Callable[[Member], None]) -> None:
+        for member in self.members:
+            self._at(member, act)
+
+    def _at(self, member: Member, act: Callable[[Member], None]) -> None:
+        """Do something for one run; if it raises, the run has failed and the others go on."""
+        if member.error is not None:
+            return
+        self.logs.speaker = member
+        try:
+            act(member)
+        except DivergedError as error:
+            diverge(member.training, error)
+        except Exception as error:
+            self._fail(member, error)
+
+    def _fail(self, member: Member, error: BaseException) -> None:
+        """Keep what there is of a run that has failed, and say why."""
+        self.logs.speaker = member
+        try:
+            member.session.fail(error)
+        except KeyboardInterrupt:
+            pass
+        except Exception as told:
+            member.error = told
+            member.session.console.warn(str(told))
+
+    def _open(self, member: Member) -> None:
+        self.logs.attach(member.open.enter_context(member.session.opened(None)), member)
+        member.session.begin()
+
+
+def _after(member: Member, loss: Any, size: int, lr: float) -> None:
+    after_step(member.training, loss, size, lr)
