@@ -215,4 +215,6 @@ class Launcher:
     memory: PositiveFloat | str | None = None
     retries: NonNegativeInt = 0
     fail_fast: bool = False
+    stack: bool | Literal["auto"] = "auto"
+    stack_size: Annotated[int, Interval(2)] = 64
     fresh: bool = False

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -38,20 +38,26 @@ class _Worker:
     """A process, as seen from here.
 
     Attributes:
-        resident: bytes it held after its first job.
-        told: when its job was asked to end; `why`: what for, if that is a failure.
+        jobs: that it is doing, together; those that have ended are None.
+        resident: bytes it held after its first jobs.
+        told: when they were asked to end; `why`: what for, if that is a failure.
         gone: whether nothing more will come from it.
     """
 
     pid: int
     connection: Connection
     device: str | None
-    job: Job | None = None
+    jobs: list[Job | None] = field(default_factory=list)
     began: float = 0.0
     resident: int | None = None
     told: float | None = None
     why: str | None = None
     gone: bool = False
+
+    @property
+    def open(self) -> list[int]:
+        """The places of its jobs that have not ended."""
+        return [place for place, job in enumerate(self.jobs) if job is not None]
 
 
 class Pool:
@@ -64,7 +70,7 @@ class Pool:
 
     def __init__(self, leases: Leases, limits: Limits = Limits()) -> None:
         self.leases, self.limits = leases, limits
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[list[Job]] = deque()
         self._workers: list[_Worker] = []
         self._nursery = nursery()
         self._asked = 0  # to stop, by `stop` or `kill`, which signal handlers call: the loop does it
@@ -77,7 +83,7 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            if worker.job is not None:
+            if worker.jobs:
                 _kill(worker)
             worker.connection.close()  # which an idle one takes for the end
 
@@ -89,16 +95,16 @@ class Pool:
     @property
     def busy(self) -> list[Job]:
         """The jobs under way."""
-        return [worker.job for worker in self._workers if worker.job is not None]
+        return [job for worker in self._workers for job in worker.jobs if job is not None]
 
-    def submit(self, job: Job) -> None:
-        """Let a job be done when a worker is free."""
-        self._waiting.append(job)
+    def submit(self, *jobs: Job) -> None:
+        """Let a job be done when a worker is free; several: together, as one stack."""
+        self._waiting.append(list(jobs))
 
     def answer(self, job: Job, stop: bool) -> None:
         """Tell a job with `ask` whether it is to end now ("pruned")."""
         for worker in self._workers:
-            if worker.job is job:
+            if any(own is job for own in worker.jobs):
                 with suppress(OSError):
                     worker.connection.send(stop)
 
@@ -115,7 +121,7 @@ class Pool:
         while True:
             self._obey()
             yield from self._fill()
-            if not self.busy:
+            if not any(worker.jobs for worker in self._workers):
                 return
             sources: list[Any] = [worker.connection for worker in self._workers if not worker.gone]
             ready = wait([*sources, self._nursery.fileno()], timeout=TICK_SECONDS)
@@ -127,28 +133,27 @@ class Pool:
 
     def _fill(self) -> Iterator[Event]:
         while self._waiting and not self._stopping:
-            idle = next((worker for worker in self._workers if worker.job is None and not worker.gone), None)
+            idle = next((worker for worker in self._workers if not worker.jobs and not worker.gone), None)
             if idle is None:
                 if len([worker for worker in self._workers if not worker.gone]) >= self.size:
                     return
                 idle = self._hire()
-            job = self._waiting.popleft()
-            idle.job, idle.began, idle.told, idle.why = job, time.monotonic(), None, None
+            jobs = self._waiting.popleft()
             try:
-                idle.connection.send(job)
+                idle.connection.send(jobs)
             except OSError:  # it died between two jobs
-                idle.job = None
-                self._waiting.appendleft(job)
+                self._waiting.appendleft(jobs)
                 self._dismiss(idle)
                 continue
-            yield Started(job)
+            idle.jobs, idle.began, idle.told, idle.why = list(jobs), time.monotonic(), None, None
+            yield from map(Started, jobs)
 
     def _obey(self) -> None:
         if self._asked and not self._stopping:
             self._stopping = True
             self._waiting.clear()
             for worker in self._workers:
-                if worker.job is not None:
+                if worker.jobs:
                     self._tell_to_stop(worker, None)
         if self._asked == 2:
             for worker in self._workers:
@@ -163,24 +168,26 @@ class Pool:
         return worker
 
     def _read(self, worker: _Worker) -> Iterator[Event]:
-        job = worker.job
         try:
-            kind, *values = worker.connection.recv()
+            kind, place, *values = worker.connection.recv()
         except (EOFError, OSError):  # how it ended, the nursery will say
             worker.gone = True
             return
-        if job is None:
+        if kind == "idle":
+            worker.jobs = []
+            self.leases.learn(values[0])
+            if self._leaks(worker, values[0]):
+                self._dismiss(worker)
             return
+        job = worker.jobs[place]
+        assert job is not None
         if kind == "progressed":
             yield Progressed(job, *values)
         elif kind == "evaluated":
             yield Evaluated(job, *values)
         elif kind == "ended":
-            summary, error, memory = values
-            self.leases.learn(memory)
-            yield self._ended(worker, str(summary.get("status", "failed")), summary, error)
-            if self._leaks(worker, memory):
-                self._dismiss(worker)
+            summary, error = values
+            yield self._ended(worker, place, str(summary.get("status", "failed")), summary, error)
 
     def _buried(self, pid: int, status: int) -> Iterator[Event]:
         """A worker's process has ended; what it has still said is read first."""
@@ -188,31 +195,32 @@ class Pool:
         if worker is None:
             return
         with suppress(EOFError, OSError):
-            while worker.job is not None and worker.connection.poll():
+            while worker.jobs and worker.connection.poll():
                 yield from self._read(worker)
                 if worker.gone:
                     break
-        if worker.job is not None:
-            yield self._died(worker, status)
+        for place in worker.open:
+            yield self._died(worker, place, status)
+        worker.jobs = []
         self._dismiss(worker)
 
-    def _died(self, worker: _Worker, status: int) -> Ended:
+    def _died(self, worker: _Worker, place: int, status: int) -> Ended:
         """The end of a job whose process has ended before it; its folder is told."""
-        job = worker.job
+        job = worker.jobs[place]
         assert job is not None
         summary = job.run.read_json(job.run.summary)
         if self._stopping and worker.why is None:
-            return self._ended(worker, "interrupted", summary, None)
+            return self._ended(worker, place, "interrupted", summary, None)
         error = worker.why or f"its process was {_how(status)}"
         if summary.get("status") not in DONE:
             summary = {**summary, "status": "failed", "error": error}
             with suppress(OSError):
                 job.run.path.mkdir(parents=True, exist_ok=True)
                 write_json(job.run.summary, summary)
-        return self._ended(worker, "failed", summary, error)
+        return self._ended(worker, place, "failed", summary, error)
 
-    def _ended(self, worker: _Worker, status: str, summary: dict[str, Any], error: str | None) -> Ended:
-        job, worker.job = worker.job, None
+    def _ended(self, worker: _Worker, place: int, status: str, summary: dict[str, Any], error: str | None) -> Ended:
+        job, worker.jobs[place] = worker.jobs[place], None
         assert job is not None
         if worker.why is not None and status == "interrupted":  # it did as it was told, which is no success
             status, error = "failed", worker.why
@@ -235,7 +243,7 @@ class Pool:
     def _watch(self) -> None:
         """Stop what takes too long or too much."""
         now = time.monotonic()
-        busy = [worker for worker in self._workers if worker.job is not None and not worker.gone]
+        busy = [worker for worker in self._workers if worker.open and not worker.gone]
         sizes = {worker.pid: resident_bytes(worker.pid) or 0 for worker in busy}
         for worker in busy:
             if worker.told is not None and now - worker.told > GRACE_SECONDS:

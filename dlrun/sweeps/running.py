@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import threading
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from dlrun.config.schema import Launcher
+from dlrun.stacked.plan import stacks
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.jobs import DONE, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
@@ -135,8 +137,8 @@ def _is_done(job: Job, result: Result) -> bool:
 
 def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord, result: Result, view: View) -> None:
     tries: Counter[int] = Counter()
-    for job in todo:
-        pool.submit(job)
+    for jobs in together(todo, settings, pool.size):
+        pool.submit(*jobs)
     with _Interrupted(pool) as interrupted:
         for event in pool.events():
             view.event(event)
@@ -160,6 +162,25 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
                 pool.stop()
     if interrupted.count:
         result.status = "interrupted"
+
+
+def together(todo: Sequence[Job], settings: Launcher, workers: int) -> list[list[Job]]:
+    """The jobs in the groups in which they are done: alone, or several that are trained as one stack.
+
+    A stack holds at most `stack_size`, and no more than leaves every worker one.
+    """
+    fresh = [job for job in todo if not job.run.config.exists() and not job.ask]
+    groups: list[list[Job]] = []
+    if settings.stack is not False:
+        for places in stacks([job.composed.config for job in fresh]):
+            count = max(math.ceil(len(places) / settings.stack_size), min(workers, len(places) // 2))
+            parts = [places[i::count] for i in range(count)] if count else []
+            groups += [[fresh[place] for place in part] for part in parts]
+    if settings.stack == "auto":
+        groups = []
+    groups = [group for group in groups if len(group) > 1]
+    stacked = {id(job) for group in groups for job in group}
+    return groups + [[job] for job in todo if id(job) not in stacked]
 
 
 class _Interrupted:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +27,8 @@ with loading():
     from dlrun.engine.training import Training
     from dlrun.experiment import RunFailedError, resume, train
     from dlrun.report import curves  # matplotlib, once for all workers
+    from dlrun.stacked.fit import CannotStackError
+    from dlrun.stacked.train import train_stack
 
     assert curves
 
@@ -39,8 +41,15 @@ def work(connection: Connection, threads: int) -> NoReturn:
     code = 0
     try:
         while True:
-            job: Job = connection.recv()
-            connection.send(("ended", *do(job, connection), _memory()))
+            jobs: list[Job] = connection.recv()
+            if len(jobs) == 1:
+                connection.send(("ended", 0, *do(jobs[0], connection)))
+            else:
+                do_together(jobs, connection)
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            connection.send(("idle", 0, _memory()))
     except (EOFError, OSError):
         pass  # nobody waits for an answer
     except BaseException:
@@ -53,9 +62,9 @@ def work(connection: Connection, threads: int) -> NoReturn:
         os._exit(code)  # what the nursery has registered to be done at its end is not for its children to do
 
 
-def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
+def do(job: Job, connection: Connection, place: int = 0) -> tuple[dict[str, Any], str | None]:
     """Train or resume. Returns: the summary, and what went wrong."""
-    run, reporter = job.run, _Reporter(connection)
+    run, reporter = job.run, _Reporter(connection, place)
     judge = reporter.judge if job.ask else None
     with _output_to(run.path / "output.log"):
         try:
@@ -69,17 +78,33 @@ def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
             error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
             if not isinstance(failure, RunFailedError):  # which has left its traces itself
                 _record_failure(job, failure, error)
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
     return run.read_json(run.summary), error
+
+
+def do_together(jobs: Sequence[Job], connection: Connection) -> None:
+    """Train several as one stack, and say how each ended. One by one, if they turn out not to go together."""
+    consoles = [Console(view=_Reporter(connection, place)) for place, _ in enumerate(jobs)]
+    error = None
+    with _output_to(jobs[0].run.path / "output.log"):
+        try:
+            train_stack([job.composed for job in jobs], consoles)
+        except CannotStackError:
+            error = "alone"
+        except Exception as failure:
+            error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
+            for job in jobs:
+                if job.status in ("waiting", "interrupted"):
+                    _record_failure(job, failure, error)
+    for place, job in enumerate(jobs):
+        summary, own = do(job, connection, place) if error == "alone" else (job.run.read_json(job.run.summary), error)
+        connection.send(("ended", place, summary, summary.get("error", own)))
 
 
 class _Reporter(Quiet):
     """Says how a run goes by the connection, and nothing on the terminal."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._told = connection, 0.0
+    def __init__(self, connection: Connection, place: int) -> None:
+        self._connection, self._place, self._told = connection, place, 0.0
 
     def draw(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -94,9 +119,9 @@ class _Reporter(Quiet):
         if self._connection.recv() and training.status == "running":
             training.status = "pruned"
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, kind: str, *values: Any) -> None:
         try:
-            self._connection.send(message)
+            self._connection.send((kind, self._place, *values))
         except OSError:
             os._exit(1)  # nobody waits for this run any more; what it has saved is enough to go on from
 
