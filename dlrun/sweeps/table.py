@@ -14,6 +14,7 @@ from dlrun.sweeps.jobs import Ended, Event, Job, Progressed, Started
 from dlrun.sweeps.running import GOOD, Result
 
 SHOWN = 5  # of the best jobs, at the end
+COLOURS = {"failed": "red", "diverged": "red", "interrupted": "yellow"}
 WORDS = {"early_stopped": "stopped early"}
 
 
@@ -46,21 +47,21 @@ class Lines:
             self._failed += event.status not in GOOD and event.status != "interrupted"
             if event.status in GOOD:
                 self._compare(event.job, event.summary)
-            self.say(self._line(event))
+            self.say(self._line(event), "" if event.status in GOOD else COLOURS.get(event.status, ""))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         print(text, flush=True)
 
     def finish(self, result: Result) -> None:
         for line in summary_lines(result):
-            self.say(line)
+            self.say(line, COLOURS.get(line.split(":")[0], ""))
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of the jobs that have ended."""
-        if not self._ended:
-            return None
-        return (time.monotonic() - self._began) / self._ended * (self._todo - self._ended)
+        """At the pace so far, of jobs that have ended and of what is done of the others."""
+        begun = [event for event in self._running.values() if isinstance(event, Progressed)]
+        done = self._ended + sum(event.step / event.total_steps for event in begun)
+        return (time.monotonic() - self._began) / done * (self._todo - done) if done else None
 
     def _compare(self, job: Job, summary: dict[str, Any]) -> None:
         name, value, higher = score(summary)
@@ -85,7 +86,7 @@ class Lines:
 class Silent(Lines):
     """Nothing at all, for notebooks."""
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         pass
 
 
@@ -105,10 +106,10 @@ class Live(Lines):
         if waiting:
             self._live.start()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(text, style=style), soft_wrap=True)
 
     def finish(self, result: Result) -> None:
         self._live.stop()
@@ -129,7 +130,8 @@ class Live(Lines):
                 str(key), event.job.label, ProgressBar(total, step, width=20), f"{100 * step // total} %", shown
             )
         left = self.seconds_left
-        parts = [f"{self._ended}/{self._todo} done", f"{len(self._running)} running", f"{self._failed} failed"]
+        running = f"{len(self._running)} running" if self._running or self._ended else "loading PyTorch"
+        parts = [f"{self._ended}/{self._todo} done", running, f"{self._failed} failed"]
         if self._best is not None:
             name, value, job = self._best
             parts.append(f"best {name} {number(value)} ({job.number}: {job.label})")
