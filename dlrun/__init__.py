@@ -5,6 +5,7 @@ From Python:
     run = dlrun.train(["data=mnist", "optimizer=adamw"])
     run.metrics["test/accuracy"], run.history["val/loss"], run.model
     run = dlrun.load("last")
+    table = dlrun.compare("outputs/sweeps/NAME", where=["optimizer.lr<0.01"])
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from dlrun.startup import use_huge_pages
 from dlrun.version import __version__
 
 if TYPE_CHECKING:
+    from dlrun.comparison import Comparison
     from dlrun.run import Run
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["__version__", "compare", "load", "train"]
 
 use_huge_pages()  # here, as torch reads it when it is loaded
 
@@ -43,3 +45,29 @@ def load(run: str) -> Run:
     from dlrun.run import load as load_run
 
     return load_run(run)
+
+
+def compare(
+    *runs: str,
+    metric: Sequence[str] = (),
+    by: str | None = None,
+    group_by: Sequence[str] | None = None,
+    where: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+) -> Comparison:
+    """Recorded runs side by side, best first, as `dlrun compare` does.
+
+    Args:
+        runs: paths of runs or of folders of runs, run ids, "last"; none of them: all below outputs/.
+        metric: what is shown; by default what the runs monitored, and the same on the test split.
+        by: what the rows are ordered by.
+        group_by: the keys that make a row; by default runs that differ only in their seed share one.
+        where: conditions such as "optimizer.lr<0.01".
+        columns: the settings and facts to show, in place of those that differ.
+
+    Returns: with .rows, .to_dicts(), .to_frame(), .versus(1, 2), .plot().
+    Raises: dlrun.errors.DlrunError with the sentence that the command would print.
+    """
+    from dlrun.comparison import compare as compare_runs
+
+    return compare_runs(runs, metric=metric, by=by, group_by=group_by, where=where, columns=columns)

@@ -1,0 +1,241 @@
+"""What is known of many runs, kept beside them so that asking again opens one file and not thousands.
+
+Each folder of runs may hold an `.index.jsonl`: a line for each run, with the times and sizes of the files it was made
+from. An entry whose files have changed is made anew, one that cannot be read is too, and nobody depends on the index.
+"""
+
+import fcntl
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dlrun.runs.files import write_text
+from dlrun.runs.flat import read_flat
+
+NAME = ".index.jsonl"
+VERSION = 1  # of an entry's fields
+WORTHWHILE = 20  # runs in a folder; fewer are read as quickly, and need no file among the user's
+SOURCES = ("config.yaml", "provenance.json", "summary.json", "evaluation.json")
+GROWING = "metrics.jsonl"  # read only while there is no summary
+FINISHED = frozenset({"completed", "early_stopped"})
+
+Stamp = list[int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run.
+
+    Attributes:
+        config: the resolved configuration, by dotted keys.
+        choices: what was chosen in each group of conf/: {"model": "mlp"}.
+        summary: of summary.json; empty while there is none.
+        origin: of provenance.json: "id", "started", "commit", "changed" (code not committed), "device", "fingerprint",
+            "dlrun", "torch".
+        metrics: by name: those of the best validation ("val/accuracy") and the final ones ("test/accuracy").
+        problems: a sentence for each file that could not be read.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    choices: Mapping[str, str] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """As in summary.json; without one "running", or "killed" if no process trains it any more."""
+        known = self.summary.get("status")
+        return str(known) if known else "running" if _is_locked(self.path) else "killed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to the end that it was to have."""
+        return self.summary.get("status") in FINISHED
+
+
+class RunIndex:
+    """Reads runs, by the index of their folder where it holds, and keeps what it had to read."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, dict[str, tuple[Stamp, dict[str, Any]]]] = {}
+        self._stale: dict[Path, bool] = defaultdict(bool)
+
+    def read(self, runs: Iterable[Path]) -> list[Entry]:
+        """The entries of these run directories, in their order."""
+        entries = []
+        for run in runs:
+            folder = run.parent
+            if folder not in self._kept:
+                self._kept[folder] = _load(folder / NAME)
+            stamp = _stamp(run)
+            known, content = self._kept[folder].get(run.name, (None, {}))
+            if known != stamp:
+                content = _content(run)
+                self._kept[folder][run.name] = (stamp, content)
+                self._stale[folder] = True
+            entries.append(Entry(run, **(content | {"problems": tuple(content["problems"])})))
+        return entries
+
+    def save(self) -> None:
+        """Write the indices that have changed, where there are many runs and the folder can be written."""
+        for folder in [folder for folder, is_stale in self._stale.items() if is_stale]:
+            with suppress(OSError):
+                there = set(os.listdir(folder))
+                kept = {name: known for name, known in self._kept[folder].items() if name in there}
+                if len(kept) >= WORTHWHILE:
+                    write_text(folder / NAME, "".join(_line(name, *known) for name, known in kept.items()))
+            self._stale[folder] = False
+
+
+def _line(name: str, stamp: Stamp, content: Mapping[str, Any]) -> str:
+    return json.dumps([VERSION, name, stamp, content], separators=(",", ":"), default=str) + "\n"
+
+
+def _load(path: Path) -> dict[str, tuple[Stamp, dict[str, Any]]]:
+    """The entries of an index by the names of the runs; a line that is not of this version is left out."""
+    kept = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError):
+            version, name, stamp, content = json.loads(line)
+            if version == VERSION and content.keys() == FIELDS:
+                kept[name] = (stamp, content)
+    return kept
+
+
+def _stamp(run: Path) -> Stamp:
+    """Time and size of the files that an entry is made from; of one that is not there, nothing."""
+    base, stamp = str(run), []
+    has_summary = False
+    for name in (*SOURCES, GROWING):
+        if name == GROWING and has_summary:
+            break
+        try:
+            status = os.stat(f"{base}/{name}")
+        except OSError:
+            stamp += [0, -1]
+            continue
+        has_summary |= name == "summary.json"
+        stamp += [status.st_mtime_ns, status.st_size]
+    return stamp
+
+
+def _content(run: Path) -> dict[str, Any]:
+    """The fields of an entry, read from the files of the run."""
+    problems: list[str] = []
+    entry = Entry(
+        run,
+        config=_config(run, problems),
+        choices=_choices(run),
+        summary=(summary := _json(run / "summary.json", problems)),
+        origin=_origin(_json(run / "provenance.json", problems)),
+        metrics=_metrics(run, summary, problems),
+        problems=tuple(problems),
+    )
+    content = asdict(entry)
+    del content["path"]
+    content["summary"].pop("best", None)
+    content["summary"].pop("metrics", None)
+    return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]  # as it will be read again
+
+
+FIELDS = set(Entry.__dataclass_fields__) - {"path"}
+
+
+def _config(run: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return read_flat((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(f"config.yaml cannot be read: {' '.join(str(error).split())[:200]}")
+        return {}
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return {"status": "unreadable"} if path.name == "summary.json" else {}
+
+
+def _choices(run: Path) -> dict[str, str]:
+    """What Hydra noted of the groups: indented lines after `choices:`."""
+    try:
+        text = (run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    _, found, after = text.partition("\n    choices:\n")
+    choices = {}
+    for line in after.splitlines() if found else ():
+        if not line.startswith("      "):
+            break
+        group, _, choice = line.strip().partition(": ")
+        if "/" not in group and choice not in {"null", ""}:
+            choices[group] = choice
+    return choices
+
+
+def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    git, device = provenance.get("git") or {}, provenance.get("device") or {}
+    return {
+        "id": provenance.get("run_id"),
+        "started": provenance.get("started"),
+        "commit": str(git.get("commit", ""))[:12] or None,
+        "changed": bool(git.get("diff")),
+        "device": device.get("name") or device.get("device"),
+        "fingerprint": provenance.get("data_fingerprint"),
+        "dlrun": provenance.get("dlrun"),
+        "torch": (provenance.get("packages") or {}).get("torch"),
+    }
+
+
+def _metrics(run: Path, summary: Mapping[str, Any], problems: list[str]) -> dict[str, float]:
+    """What was measured: at the best validation, at the end, by `dlrun evaluate`; else at the last validation."""
+    evaluation = _json(run / "evaluation.json", problems)
+    found: dict[str, Any] = {}
+    for split in evaluation.values():
+        best = split.get("best") if isinstance(split, Mapping) else None
+        found |= best if isinstance(best, Mapping) else {}
+    if summary:
+        found |= (summary.get("best") or {}).get("metrics") or {}
+        found |= summary.get("metrics") or {}
+    else:
+        found |= _last_validation(run / GROWING)
+    return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
+
+
+def _last_validation(path: Path) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    with suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                record = json.loads(line) if '"val/' in line else {}
+                last = {name: value for name, value in record.items() if "/" in name} or last
+    return last
+
+
+def _is_locked(run: Path) -> bool:
+    """Whether a process holds the lock of the run; see `RunDirectory.locked`."""
+    try:
+        with (run / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
