@@ -188,7 +188,8 @@ def _tests(found: Comparison, words: Words) -> list[str]:
         against = found.against(numbers[0])
         lines = differences_table(against) if against else ["--versus: there is no other row with the metric"]
     elif asked or (numbers and all(found.row(number).measured(found.by) for number in numbers)):
-        lines = difference_text(found.versus(numbers[0], numbers[1]))
+        lines = [f"row {number}: {found.label(found.row(number))}" for number in numbers]
+        lines += difference_text(found.versus(numbers[0], numbers[1]))
     if words.mcnemar:
         if len(numbers) != 2:
             raise UsageError(f"--mcnemar compares two rows, and here are {len(found.rows)}; add --versus ROW,ROW.")
@@ -197,19 +198,19 @@ def _tests(found: Comparison, words: Words) -> list[str]:
 
 
 def _mcnemar(found: Comparison, numbers: list[int]) -> list[str]:
-    """McNemar's test for each two runs that share a seed, or for the first two."""
+    """McNemar's test for each two runs that share a seed, or else for the first of each."""
     from dlrun.comparison.formats import mcnemar_text
     from dlrun.comparison.significance import mcnemar
     from dlrun.startup import loading
 
-    pairs = found.pairs(*numbers)
+    pairs = found.pairs(numbers[0], numbers[1])
     with loading():
         from dlrun.evaluation import answered_right
     results = []
     for pair in pairs:
-        names = [str(one.fact("run")) for one in pair]
-        first, second = answered_right([one.entry.path for one in pair])
-        results.append(mcnemar((names[0], first), (names[1], second)))
+        seeds = [one.settings.get("seed") for one in pair]
+        name = f"seed={seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
+        results.append(mcnemar(name, *answered_right([one.entry.path for one in pair])))
     return mcnemar_text(results)
 
 

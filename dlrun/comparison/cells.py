@@ -16,6 +16,7 @@ from dlrun.comparison.record import FACTS, ORIGIN
 if TYPE_CHECKING:
     from dlrun.comparison.comparison import Comparison
 
+ABSENCE = "-"
 DIGITS = 4  # of a number whose spread is not known
 
 
@@ -89,7 +90,7 @@ def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def estimate_text(estimate: Estimate, *, intervals: bool = False) -> str:
     """`0.9712 ± 0.0031 [0.967, 0.975]`, to two digits of the spread; of one value the value."""
     if estimate.n == 0:
-        return "–"
+        return ABSENCE
     if math.isnan(estimate.std):
         return f"{estimate.mean:.{DIGITS}g}"
     places = decimals(estimate.std) if estimate.std > 0 else decimals(abs(estimate.mean) / 100 or 1.0)
@@ -116,7 +117,7 @@ def text(value: Any) -> str:
 def fact_text(name: str, value: float) -> str:
     """A cost for people: 12.3, 51,594."""
     if not math.isfinite(value):
-        return "–"
+        return ABSENCE
     return f"{value:,.0f}" if name == "parameters" or value >= 1000 else f"{value:.3g}"
 
 
@@ -146,6 +147,21 @@ def _is_number(value: Any) -> bool:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def label(row: Row, keys: Sequence[str]) -> str:
+    """Some settings of a row: "optimizer=adamw lr=0.001"."""
+    return " ".join(f"{name}={text(row.shared(key))}" for name, key in zip(_short(keys), keys, strict=True))
+
+
+def telling(keys: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Those of the keys that tell rows apart, without an argument that follows from the part it is of."""
+    parts = [{(row.shared(key.rpartition(".")[0]), row.shared(key)) for row in rows} for key in keys]
+    return [
+        key
+        for key, pairs in zip(keys, parts, strict=True)
+        if key.rpartition(".")[0] not in keys or len({part for part, _ in pairs}) < len(pairs)
+    ]
 
 
 def is_setting(name: str) -> bool:

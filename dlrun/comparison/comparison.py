@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlrun.comparison import fairness
+from dlrun.comparison.cells import is_setting, label, telling
 from dlrun.comparison.direction import higher_is_better
 from dlrun.comparison.grouping import NONE, Row, make_rows, pooled, without_copies
-from dlrun.comparison.record import FACTS, ORIGIN, Record, all_names, make_records, metric_names, setting_names
+from dlrun.comparison.record import Record, all_names, make_records, metric_names, setting_names
 from dlrun.comparison.settings import REPEATS, differing, resolve
 from dlrun.comparison.significance import Difference, difference, holm
 from dlrun.comparison.where import keep_where
@@ -53,9 +54,8 @@ class Comparison:
         return [record for row in self.rows for record in row.records]
 
     def label(self, row: Row) -> str:
-        """A row by its settings: "optimizer=adamw optimizer.lr=0.001"."""
-        keys = [key for key in self.columns if key not in FACTS and key not in ORIGIN]
-        return " ".join(f"{key}={row.shared(key)}" for key in keys) or f"row {row.number}"
+        """A row by the settings that tell it from the others: "optimizer=adamw lr=0.001"."""
+        return label(row, telling([key for key in self.columns if is_setting(key)], self.rows)) or f"row {row.number}"
 
     def versus(self, first: int, second: int, metric: str | None = None) -> Difference:
         """Whether two rows, given by their numbers, differ in a metric by more than chance.
@@ -97,7 +97,7 @@ class Comparison:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as flat dictionaries: settings, then for each metric mean, std and interval, then facts."""
-        from dlrun.comparison.formats import flat_rows
+        from dlrun.comparison.cells import flat_rows
 
         return flat_rows(self)
 

@@ -22,7 +22,7 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 UNLIMITED = 100_000  # characters
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "↑": r"$\uparrow$"}
-LATEX |= {"↓": r"$\downarrow$", "–": "--"}
+LATEX |= {"↓": r"$\downarrow$"}
 
 
 def render(comparison: Comparison, how: str, *, limit: int | None = None, width: int = UNLIMITED) -> str:
@@ -186,13 +186,12 @@ def differences_table(found: Sequence[Difference]) -> list[str]:
 
 def mcnemar_text(found: Sequence[McNemar]) -> list[str]:
     """McNemar's test of each pair of runs."""
-    lines = ["McNemar, exact, on the test examples; is about these two models and not about their training"]
-    for one in found:
-        lines.append(
-            f"  {one.first}, {one.second}: of {one.examples:,} examples {one.only_first} are right in the first alone, "
-            f"{one.only_second} in the second alone; p = {p_text(one.p)}"
-        )
-    return lines
+    said = (
+        f"  {one.pair:<8} of {one.examples:,} test examples {one.only_first} are right in the first alone, "
+        f"{one.only_second} in the second alone; p = {p_text(one.p)}"
+        for one in found
+    )
+    return ["McNemar's test, exact; of these trained models, whatever other seeds would have given", *said]
 
 
 def p_text(p: float) -> str:

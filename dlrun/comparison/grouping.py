@@ -40,7 +40,7 @@ class Row:
         return Counter(record.status for record in self.records)
 
     def measured(self, name: str, apart: Sequence[str] = REPEATS) -> dict[Any, float]:
-        """A metric of each run that has it, by the settings that tell them apart; of finished runs, if there are any."""
+        """A metric of each run that has it, by what tells them apart; of finished runs, if there are any."""
         found: dict[Any, float] = {}
         for record in self.finished or self.records:
             value = record.number(name)

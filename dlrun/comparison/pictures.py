@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from dlrun.comparison.cells import decimals, is_setting, text
+from dlrun.comparison.cells import decimals, is_setting, label, telling, text
 from dlrun.comparison.curves import curve, mean_band
 from dlrun.comparison.direction import arrow, higher_is_better
 from dlrun.comparison.estimate import Estimate
@@ -32,7 +32,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST = len(COLOURS)  # rows in one picture
 LABELS = {"epoch": "epoch", "step": "optimizer step", "time": "seconds of training"}
-DECADES = 1.3  # powers of ten between least and most, from where an axis is logarithmic
+DECADES = 0.9  # powers of ten between least and most, from where an axis is logarithmic
 NUMBERED_UP_TO = 150  # fields of a heat map
 
 
@@ -100,12 +100,12 @@ def _curves(comparison: Comparison, name: str, x: str) -> Figure:
 def _against(comparison: Comparison, name: str, key: str) -> Figure:
     """A line for each combination of the other keys that differ."""
     series: dict[str, dict[Any, list[Row]]] = {}
-    others = [column for column in comparison.columns if column != key and is_setting(column)]
+    others = telling([name for name in comparison.columns if is_setting(name)], comparison.rows)
+    others = [name for name in others if name != key]
     for row in comparison.rows:
         value = row.shared(key)
         if value is not ABSENT and row.estimate(name).n:
-            label = " ".join(f"{other}={text(row.shared(other))}" for other in others)
-            series.setdefault(label, {}).setdefault(value, []).append(row)
+            series.setdefault(label(row, others), {}).setdefault(value, []).append(row)
     values = list(dict.fromkeys(value for points in series.values() for value in points))
     if len(values) < 2:
         raise UsageError(f"--plot-by {key}: the runs have {len(values)} value of it, and a picture needs two.")
@@ -113,12 +113,12 @@ def _against(comparison: Comparison, name: str, key: str) -> Figure:
     values.sort(key=(lambda value: value) if numbers else str)
     figure, axes = _canvas((7.2, 4.4))
     ranked = list(series.items())[:MOST]  # rows come best first, so do the lines
-    for position, (label, points) in enumerate(ranked):
+    for position, (line, points) in enumerate(ranked):
         shown = [value for value in values if value in points]
         at = shown if numbers else [values.index(value) for value in shown]
         found = [Estimate.of(value for row in points[v] for value in row.measured(name).values()) for v in shown]
         spread = [0.0 if math.isnan(one.std) else one.std for one in found]
-        axes.errorbar(at, [one.mean for one in found], spread, **_style(position), capsize=3, label=label or None)
+        axes.errorbar(at, [one.mean for one in found], spread, **_style(position), capsize=3, label=line or None)
     if not numbers:
         axes.set_xticks(range(len(values)), [text(value) for value in values], parse_math=False)
     elif _decades(values) > DECADES:
@@ -156,9 +156,9 @@ def _heat_map(comparison: Comparison, name: str, across: str, down: str) -> Figu
     if len(columns) * len(lines) <= NUMBERED_UP_TO:
         for j, y in enumerate(lines):
             for i, x in enumerate(columns):
-                shade = "white" if image.norm(grid[j][i]) < 0.5 else "black"
-                shown = f"{best[x, y].mean:.{places}f}" if (x, y) in best else "–"
-                axes.text(i, j, shown, ha="center", va="center", fontsize=9, color=shade if (x, y) in best else "0.4")
+                is_dark = (grid[j][i] - min(finite) < (max(finite) - min(finite)) / 2) == higher_is_better(name)
+                shown = f"{best[x, y].mean:.{places}f}" if (x, y) in best else "-"
+                axes.text(i, j, shown, ha="center", va="center", fontsize=9, color="white" if is_dark else "black")
     axes.set_xticks(range(len(columns)), [text(value) for value in columns], parse_math=False)
     axes.set_yticks(range(len(lines)), [text(value) for value in lines], parse_math=False)
     axes.set_xlabel(across)
@@ -190,7 +190,7 @@ def _finish(figure: Figure, axes: Axes, name: str, said: str, *, legend: bool) -
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(said, fontsize=9, color="0.3", loc="left")
     if legend:
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(frameon=False, fontsize=8, loc="outside lower left", ncols=2)
 
 
 def _decades(values: Sequence[float]) -> float:

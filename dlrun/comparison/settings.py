@@ -19,7 +19,7 @@ class Absent:
     """The value of a setting that a run does not have."""
 
     def __repr__(self) -> str:
-        return "–"
+        return "-"
 
 
 ABSENT = Absent()
@@ -74,7 +74,7 @@ def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ, in the order of the configuration, without those that follow from others.
 
     A key that some rows do not have, because their part has no such argument, follows from the part if it has one
-    value wherever it is: beside `optimizer: sgd | adamw` nobody wants `optimizer.betas: – | (0.9, 0.999)`.
+    value wherever it is: beside `optimizer: sgd | adamw` nobody wants `optimizer.betas: - | (0.9, 0.999)`.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: {row.get(key, ABSENT) for row in rows} for key in keys}

@@ -156,29 +156,28 @@ class McNemar:
     """Two classifiers on the same examples.
 
     Attributes:
+        pair: what tells this pair from others, such as "seed=1".
         only_first, only_second: examples that only one of them gets right; those on which they agree say nothing.
         p: exact, two-sided: whether each is as likely to be the one that is right.
     """
 
-    first: str
-    second: str
+    pair: str
     examples: int
     only_first: int
     only_second: int
     p: float
 
 
-def mcnemar(first: tuple[str, NDArray[np.bool_]], second: tuple[str, NDArray[np.bool_]]) -> McNemar:
+def mcnemar(pair: str, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     """Compare which examples two classifiers get right.
 
     Args:
-        first, second: name, and whether each example is answered right.
+        first, second: whether each example is answered right.
 
     Source: McNemar 1947, Psychometrika 12, 153-157; exact, by the binomial distribution.
     """
     from scipy.special import bdtr
 
-    (name_a, a), (name_b, b) = first, second
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    only_a, only_b = int((first & ~second).sum()), int((second & ~first).sum())
     p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
-    return McNemar(name_a, name_b, len(a), only_a, only_b, p)
+    return McNemar(pair, len(first), only_a, only_b, p)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 LINE = re.compile(r"( *)(?:(- )(.+)|([\w./-]+):(?: (.+))?)")
 SPECIAL = tuple("&*!|>%@`?#")  # anchors, tags, blocks of text: more than a line says what they are
@@ -27,7 +27,7 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789"))
 
 
-class _Irregular(ValueError):
+class _IrregularError(ValueError):
     """The text is not what dlrun writes."""
 
 
@@ -38,7 +38,7 @@ def read_flat(text: str) -> dict[str, Any]:
     """
     try:
         return _read_lines(text.splitlines())
-    except (_Irregular, yaml.YAMLError):
+    except (_IrregularError, yaml.YAMLError):
         content = yaml.load(text, Loader=_Loader)
     if not isinstance(content, Mapping):
         raise ValueError(f"a mapping is expected, got {type(content).__name__}")
@@ -62,17 +62,17 @@ def _read_lines(lines: list[str]) -> dict[str, Any]:
     for line in lines:
         match = LINE.fullmatch(line)
         if match is None:
-            raise _Irregular
+            raise _IrregularError
         indent, dash, item, name, value = match.groups()
         depth = len(indent)
         if dash:
             if not waiting or item.startswith("- ") or (": " in item and item[0] not in "'\"") or item.endswith(":"):
-                raise _Irregular
+                raise _IrregularError
             flat.setdefault(waiting, []).append(_scalar(item))
             deepest = open_keys[-1][0]
             continue
         if depth > deepest or (waiting and waiting not in flat and depth < deepest):
-            raise _Irregular
+            raise _IrregularError
         while open_keys and open_keys[-1][0] >= depth:
             open_keys.pop()
         key = str(_scalar(name))
@@ -84,7 +84,7 @@ def _read_lines(lines: list[str]) -> dict[str, Any]:
             flat[dotted] = _scalar(value)
             waiting, deepest = "", depth
     if waiting and waiting not in flat:
-        raise _Irregular
+        raise _IrregularError
     return flat
 
 
@@ -100,5 +100,5 @@ def parse_scalar(text: str) -> Any:
 def _scalar(text: str) -> Any:
     """One value; the same text is the same object, which nobody changes."""
     if text.startswith(SPECIAL):
-        raise _Irregular
+        raise _IrregularError
     return yaml.load(text, Loader=_Loader)
