@@ -208,7 +208,7 @@ def _mcnemar(found: Comparison, numbers: list[int]) -> list[str]:
         from dlrun.evaluation import answered_right
     results = []
     for pair in pairs:
-        seeds = [one.settings.get("seed") for one in pair]
+        seeds = [one.raw("seed") for one in pair]
         name = f"seed={seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
         results.append(mcnemar(name, *answered_right([one.entry.path for one in pair])))
     return mcnemar_text(results)

@@ -13,8 +13,7 @@ from dlrun.comparison.cells import is_setting, label, telling
 from dlrun.comparison.direction import higher_is_better
 from dlrun.comparison.grouping import NONE, Row, make_rows, pooled, without_copies
 from dlrun.comparison.record import Record, all_names, make_records, metric_names, setting_names
-from dlrun.comparison.settings import REPEATS, differing, resolve
-from dlrun.comparison.significance import Difference, difference, holm
+from dlrun.comparison.settings import REPEATS, differing, in_order, resolve
 from dlrun.comparison.where import keep_where
 from dlrun.errors import MissingExtraError, UsageError, did_you_mean
 from dlrun.runs.index import RunIndex
@@ -23,6 +22,8 @@ from dlrun.runs.selection import find_runs
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from dlrun.comparison.significance import Difference
 
 SPLITS = ("train", "val", "test")
 
@@ -62,6 +63,8 @@ class Comparison:
 
         Raises: UsageError for a row that there is not, or that has not measured it.
         """
+        from dlrun.comparison.significance import difference  # loads NumPy
+
         name = metric or self.by
         a, b = self.row(first), self.row(second)
         apart = [*REPEATS, *(key for key in pooled([a, b]) if key not in REPEATS)]
@@ -73,6 +76,8 @@ class Comparison:
 
     def against(self, baseline: int, metric: str | None = None) -> list[Difference]:
         """Every other row against one, with p values adjusted for their number."""
+        from dlrun.comparison.significance import holm
+
         name = metric or self.by
         others = [row for row in self.rows if row.number != baseline and row.measured(name)]
         found = [self.versus(row.number, baseline, name) for row in others]
@@ -83,7 +88,7 @@ class Comparison:
         """Finished runs of two rows that share their seed and fold; or the first of each, if none do."""
         sides = []
         for row in (self.row(first), self.row(second)):
-            sides.append({tuple(record.settings.get(key) for key in REPEATS): record for record in row.finished})
+            sides.append({tuple(record.raw(key) for key in REPEATS): record for record in row.finished})
             if not sides[-1]:
                 raise UsageError(f"row {row.number} has no finished run; it is {fairness.ended(row)}.")
         shared = [(one, sides[1][key]) for key, one in sides[0].items() if key in sides[1]]
@@ -157,7 +162,7 @@ def compare(
     rows = _ranked(make_rows(records, keys), order)
     made = Comparison(rows, _columns(rows, records, columns, keys), metrics, order, keys != [NONE], index=index)
     made.warnings = [*_left_out(broken, records, repeated, keys, rows), *fairness.warnings(rows)]
-    if len(rows) > 1 and not differing([row.values for row in rows]):
+    if len(rows) > 1 and not varied_settings(rows):
         made.warnings.insert(0, "nothing differs between the rows but the seed")
     return made
 
@@ -224,10 +229,16 @@ def _columns(
         return found
     if group_by is not None and list(group_by) != [NONE]:
         return list(group_by)
-    found = differing([row.values for row in rows])
+    found = varied_settings(rows)
     if group_by is None:
         found = [key for key in found if key not in REPEATS]
     return found if len(rows) > 1 and found else [*found, "id"]
+
+
+def varied_settings(rows: Sequence[Row]) -> list[str]:
+    """The settings that tell rows apart, in the order of the configuration."""
+    keys = {key for row in rows for key in row.values}
+    return differing([row.values for row in rows], in_order(keys, [row.records[0].entry for row in rows]))
 
 
 def _settings(words: Sequence[str], records: Sequence[Record], option: str) -> list[str]:

@@ -57,7 +57,7 @@ def _data(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
     by_setting: dict[Any, set[Any]] = {}
     for record in records:
         if (fingerprint := record.entry.origin.get("fingerprint")) is not None:
-            own = frozenset((key, value) for key, value in record.settings.items() if key.startswith("data."))
+            own = frozenset((key, value) for key, value in record.own.items() if key.startswith("data."))
             by_setting.setdefault(own, set()).add(fingerprint)
     if any(len(fingerprints) > 1 for fingerprints in by_setting.values()):
         found.append(

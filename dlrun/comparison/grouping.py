@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         records: of all its runs; those that finished are what its metrics are taken from, if any did.
-        values: settings that all its runs share, by key.
+        values: settings that all its runs share and not all runs of the comparison, by key.
         number: its place in the table, from 1.
     """
 
@@ -45,7 +45,7 @@ class Row:
         for record in self.finished or self.records:
             value = record.number(name)
             if math.isfinite(value):
-                key: Any = tuple(record.settings.get(setting, ABSENT) for setting in apart)
+                key: Any = tuple(record.raw(setting) for setting in apart)
                 found[key if key not in found else record.entry.path] = value
         return found
 
@@ -87,33 +87,31 @@ def without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:
     """
     kept: dict[Any, Record] = {}
     for record in sorted(records, key=lambda one: (one.entry.finished, str(one.entry.origin.get("started")))):
-        kept[frozenset(record.settings.items()), record.entry.origin.get("fingerprint")] = record
+        kept[frozenset(record.own.items()), record.entry.origin.get("fingerprint")] = record
     chosen = {id(record) for record in kept.values()}
     return [record for record in records if id(record) in chosen], len(records) - len(chosen)
 
 
 def _without_repeats(record: Record) -> dict[str, Any]:
-    own = {key: value for key, value in record.settings.items() if key not in REPEATS}
-    return own | {"data.bootstrap": record.settings.get("data.bootstrap") is not None}
+    own = {key: value for key, value in record.own.items() if key not in REPEATS}
+    return own | {"data.bootstrap": record.raw("data.bootstrap") not in {None, ABSENT}}
 
 
 def _values(group: Sequence[Record]) -> dict[str, Any]:
+    """Of the settings that not all runs have in common, those that the runs of a group do."""
     first, *others = group
-    return {
-        key: first.setting(key)
-        for key in first.settings
-        if all(other.setting(key) == first.setting(key) for other in others)
-    }
+    shared = set(first.own.items())
+    for other in others:
+        shared &= other.own.items()
+    return {key: first.setting(key) for key, _ in shared}
 
 
 def pooled(rows: Sequence[Row]) -> list[str]:
     """The settings, seeds apart, in which runs of one row differ."""
     found: dict[str, None] = {}
     for row in rows:
-        names = dict.fromkeys(key for record in row.records for key in record.settings)
+        names = dict.fromkeys(key for record in row.records for key in record.own)
         found |= dict.fromkeys(
-            key
-            for key in names
-            if key not in REPEATS and len({record.settings.get(key, ABSENT) for record in row.records}) > 1
+            key for key in names if key not in REPEATS and len({record.raw(key) for record in row.records}) > 1
         )
     return list(found)

@@ -33,6 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST = len(COLOURS)  # rows in one picture
 LABELS = {"epoch": "epoch", "step": "optimizer step", "time": "seconds of training"}
 DECADES = 0.9  # powers of ten between least and most, from where an axis is logarithmic
+NAMED_UP_TO = 8  # places on an axis
 NUMBERED_UP_TO = 150  # fields of a heat map
 
 
@@ -123,8 +124,9 @@ def _against(comparison: Comparison, name: str, key: str) -> Figure:
         axes.set_xticks(range(len(values)), [text(value) for value in values], parse_math=False)
     elif _decades(values) > DECADES:
         axes.set_xscale("log")
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        if len(values) <= NAMED_UP_TO:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(key)
     left_out = f"the {MOST} best of {len(series)} lines; " if len(series) > MOST else ""
     _finish(figure, axes, name, f"{left_out}bars: ± std over seeds", legend=any(series))

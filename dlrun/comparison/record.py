@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dlrun.comparison.settings import ABSENT, Settings, part_labels, settings
+from dlrun.comparison.settings import ABSENT, own_settings, part_labels
 from dlrun.runs.index import Entry
 from dlrun.runs.selection import shown
 
@@ -21,27 +21,34 @@ class Record:
     """A run with its settings.
 
     Attributes:
+        own: the settings that are not those of all runs: few, even where there are thousands of runs.
+        common: those of all runs.
         labels: what its parts are called, by key: {"model": "mlp"}.
     """
 
     entry: Entry
-    settings: Settings
-    labels: dict[str, str]
+    own: Mapping[str, Any]
+    common: Mapping[str, Any]
+    labels: Mapping[str, str]
 
     @cached_property
     def status(self) -> str:
         return self.entry.status
 
+    def raw(self, key: str) -> Any:
+        """The value of a setting; ABSENT if the run does not have it."""
+        return self.own[key] if key in self.own else self.common.get(key, ABSENT)
+
     def setting(self, key: str) -> Any:
         """The value of a setting as people know it: a part by its name."""
-        return self.labels.get(key, self.settings.get(key, ABSENT))
+        return self.labels[key] if key in self.labels else self.raw(key)
 
     def fact(self, name: str) -> Any:
         """A setting, metric or fact by its name; ABSENT if the run has no such."""
-        if name in self.settings:
-            return self.setting(name)
         if name in self.entry.metrics:
             return self.entry.metrics[name]
+        if name in self.own or name in self.common:
+            return self.setting(name)
         match name:
             case "run":
                 return shown(self.entry.path)
@@ -59,14 +66,19 @@ class Record:
 
 def make_records(entries: Sequence[Entry]) -> list[Record]:
     """The records of runs, in their order."""
-    return [Record(entry, settings(entry), labels) for entry, labels in zip(entries, part_labels(entries), strict=True)]
+    common, own = own_settings(entries)
+    labels = part_labels(entries, common, own)
+    return [Record(entry, *rest) for entry, *rest in zip(entries, own, [common] * len(own), labels, strict=True)]
 
 
 def setting_names(records: Iterable[Record]) -> list[str]:
-    return list(dict.fromkeys(key for record in records for key in record.settings))
+    """The settings that any of the runs has."""
+    listed = list(records)
+    return list(dict.fromkeys([*(listed[0].common if listed else ()), *(key for one in listed for key in one.own)]))
 
 
 def metric_names(records: Iterable[Record]) -> list[str]:
+    """The metrics that any of the runs has."""
     return list(dict.fromkeys(key for record in records for key in record.entry.metrics))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from dlrun.errors import UsageError, did_you_mean
@@ -26,57 +27,72 @@ ABSENT = Absent()
 NOTHING = {ABSENT, None, ()}
 
 
-def settings(entry: Entry) -> Settings:
-    """The configuration by dotted keys, a part under its group's name: {"model": "dlrun.models.mlp.mlp", …}."""
-    return {
-        key.removesuffix(TARGET): frozen(value) if isinstance(value, (list, dict)) else value
-        for key, value in entry.config.items()
-        if key not in DISPLAY and not key.endswith("._partial_")
-    }
+def own_settings(entries: Sequence[Entry]) -> tuple[Settings, list[Settings]]:
+    """The settings that all runs share, and of each run those that it does not, in the order of the configuration."""
+    if not entries:
+        return {}, []
+    shared = set(entries[0].config.items())
+    for entry in entries[1:]:
+        shared &= entry.config.items()
+    common = dict(shared)
+    own = [_named({key: entry.config[key] for key, _ in entry.config.items() - shared}) for entry in entries]
+    return _named({key: common[key] for key in entries[0].config if key in common}), own
 
 
-def frozen(value: Any) -> Any:
-    """A value that can be a key of a dictionary."""
-    if isinstance(value, list | tuple):
-        return tuple(map(frozen, value))
-    if isinstance(value, Mapping):
-        return tuple((key, frozen(inner)) for key, inner in sorted(value.items()))
-    return value
+def in_order(keys: Iterable[str], entries: Sequence[Entry]) -> list[str]:
+    """Keys as they stand in the configurations, which are read in the order of the first run that has them."""
+    wanted = set(keys)
+    found: dict[str, None] = {}
+    for entry in entries:
+        if not wanted:
+            break
+        here = [key for key in map(_name, entry.config) if key in wanted]
+        found |= dict.fromkeys(here)
+        wanted -= set(here)
+    return list(found)
 
 
-def part_labels(entries: Sequence[Entry]) -> list[dict[str, str]]:
+def part_labels(entries: Sequence[Entry], common: Settings, own: Sequence[Settings]) -> list[Settings]:
     """For each run, what its parts are called: as they were chosen, where a choice stands for one class only."""
-    targets: dict[tuple[str, str], set[str]] = {}
-    names: dict[tuple[str, str], set[str]] = {}
-    parts = [
-        {key.removesuffix(TARGET): str(value) for key, value in entry.config.items() if key.endswith(TARGET)}
-        for entry in entries
-    ]
-    for entry, own in zip(entries, parts, strict=True):
-        for key, target in own.items():
-            names.setdefault((key, target.rpartition(".")[2]), set()).add(target)
-            if key in entry.choices:
-                targets.setdefault((key, entry.choices[key]), set()).add(target)
-
-    def label(entry: Entry, key: str, target: str) -> str:
-        choice, last = entry.choices.get(key), target.rpartition(".")[2]
-        if choice and len(targets[key, choice]) == 1:
-            return choice
-        return last if len(names[key, last]) == 1 else target
-
-    return [
-        {key: label(entry, key, target) for key, target in own.items()}
-        for entry, own in zip(entries, parts, strict=True)
-    ]
+    parts = [key.removesuffix(TARGET) for key in entries[0].config if key.endswith(TARGET)] if entries else []
+    varied = dict.fromkeys(
+        key for settings, entry in zip(own, entries, strict=True) for key in settings if key + TARGET in entry.config
+    )
+    labels: list[Settings] = [{} for _ in entries]
+    for key in dict.fromkeys([*parts, *varied]):
+        pairs = [(entry.choices.get(key), entry.config.get(key + TARGET)) for entry in entries]
+        known = set(pairs)
+        names = {pair: _label(pair, known) for pair in known if pair[1] is not None}
+        for label, pair in zip(labels, pairs, strict=True):
+            if pair in names:
+                label[key] = names[pair]
+    return labels
 
 
-def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ, in the order of the configuration, without those that follow from others.
+def _label(pair: tuple[str | None, Any], known: set[tuple[str | None, Any]]) -> str:
+    choice, target = pair
+    if choice and {other for chosen, other in known if chosen == choice} == {target}:
+        return choice
+    last = str(target).rpartition(".")[2]
+    return last if {other for _, other in known if str(other).rpartition(".")[2] == last} == {target} else str(target)
+
+
+@cache
+def _name(key: str) -> str:
+    """A part goes by its group's name: "model" for "model._target_". What is no setting is nothing."""
+    return "" if key in DISPLAY or key.endswith("._partial_") else key.removesuffix(TARGET)
+
+
+def _named(config: Mapping[str, Any]) -> Settings:
+    return {name: value for key, value in config.items() if (name := _name(key))}
+
+
+def differing(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Those of the keys whose values differ between rows, in their order, without those that follow from others.
 
     A key that some rows do not have, because their part has no such argument, follows from the part if it has one
     value wherever it is: beside `optimizer: sgd | adamw` nobody wants `optimizer.betas: - | (0.9, 0.999)`.
     """
-    keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: {row.get(key, ABSENT) for row in rows} for key in keys}
     varied = [key for key in keys if len(values[key]) > 1]
     return [key for key in varied if not _follows(key, varied, values, rows)]

@@ -127,7 +127,8 @@ def _independent(found: Difference, x: Values, y: Values) -> None:
 
 def _t(found: Difference, error: float, freedom: float) -> None:
     """Interval and p of a difference with this standard error."""
-    from scipy.special import stdtr, stdtrit  # takes longer to load than the comparison of a thousand runs
+    # Takes longer to load than the comparison of a thousand runs.
+    from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
     if error == 0:
         found.notes.append("all differences are equal, so the t test has nothing to measure chance by")
@@ -176,7 +177,7 @@ def mcnemar(pair: str, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> M
 
     Source: McNemar 1947, Psychometrika 12, 153-157; exact, by the binomial distribution.
     """
-    from scipy.special import bdtr
+    from scipy.special import bdtr  # type: ignore[import-untyped]
 
     only_a, only_b = int((first & ~second).sum()), int((second & ~first).sum())
     p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0

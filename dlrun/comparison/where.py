@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlrun.comparison.record import Record, all_names
-from dlrun.comparison.settings import ABSENT, frozen, resolve
+from dlrun.comparison.settings import ABSENT, resolve
 from dlrun.errors import UsageError
-from dlrun.runs.flat import parse_scalar
+from dlrun.runs.flat import parse_value
 
 CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|<=|>=|==|=|<|>|~)\s*(.*?)\s*")
 ORDER: dict[str, Callable[[Any, Any], bool]] = {
@@ -49,7 +49,7 @@ def _test(condition: str, records: Sequence[Record]) -> Callable[[Record], bool]
         except re.error as error:
             raise UsageError(f"--where '{condition}': '{text}' is no regular expression ({error}).") from None
         return lambda record: record.fact(key) is not ABSENT and bool(pattern.search(str(record.fact(key))))
-    wanted = frozen(parse_scalar(text))
+    wanted = parse_value(text)
     if sign in {"=", "=="}:
         return lambda record: _equal(record, key, wanted, text)
     if sign == "!=":
@@ -63,7 +63,7 @@ def _test(condition: str, records: Sequence[Record]) -> Callable[[Record], bool]
 def _equal(record: Record, key: str, wanted: Any, text: str) -> bool:
     value = record.fact(key)
     if key in record.labels:  # a part, by what it was chosen as or by its class
-        names = {record.labels[key], record.settings[key], str(record.settings[key]).rpartition(".")[2]}
+        names = {record.labels[key], record.raw(key), str(record.raw(key)).rpartition(".")[2]}
         return text.casefold() in {name.casefold() for name in names}
     if value is ABSENT:
         return False

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.files import write_json, write_text
 from dlrun.runs.metrics_log import read_metrics
@@ -45,6 +43,8 @@ class RunDirectory:
         if self.config.exists():
             raise UsageError(f"hydra.run.dir={self.path} already holds a run; choose another, or: dlrun resume {self}.")
         is_new = not self.path.exists()
+        from omegaconf import OmegaConf  # takes a tenth of a second, and most commands on runs do without
+
         try:
             for folder in (self.checkpoints, self.plots, self.path / ".hydra"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,8 @@ class RunDirectory:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration, as plain dictionaries."""
+        from omegaconf import OmegaConf
+
         try:
             config = OmegaConf.to_container(OmegaConf.load(self.config), resolve=True)
         except Exception as error:

@@ -7,26 +7,27 @@ from. An entry whose files have changed is made anew, one that cannot be read is
 import fcntl
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from dlrun.runs.files import write_text
-from dlrun.runs.flat import read_flat
+from dlrun.runs.flat import frozen, read_flat
 
 NAME = ".index.jsonl"
 VERSION = 1  # of an entry's fields
 WORTHWHILE = 20  # runs in a folder; fewer are read as quickly, and need no file among the user's
 SOURCES = ("config.yaml", "provenance.json", "summary.json", "evaluation.json")
 GROWING = "metrics.jsonl"  # read only while there is no summary
+FIELDS = ("choices", "summary", "origin", "metrics", "problems")  # beside the configuration
 FINISHED = frozenset({"completed", "early_stopped"})
 
 Stamp = list[int]
+Content = dict[str, Any]  # the fields of an Entry
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Entry:
     """One run.
 
     Attributes:
-        config: the resolved configuration, by dotted keys.
+        config: the resolved configuration, by dotted keys; its values are hashable.
         choices: what was chosen in each group of conf/: {"model": "mlp"}.
         summary: of summary.json; empty while there is none.
         origin: of provenance.json: "id", "started", "commit", "changed" (code not committed), "device", "fingerprint",
@@ -49,7 +50,7 @@ class Entry:
     summary: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    problems: Sequence[str] = ()
 
     @property
     def status(self) -> str:
@@ -67,8 +68,8 @@ class RunIndex:
     """Reads runs, by the index of their folder where it holds, and keeps what it had to read."""
 
     def __init__(self) -> None:
-        self._kept: dict[Path, dict[str, tuple[Stamp, dict[str, Any]]]] = {}
-        self._stale: dict[Path, bool] = defaultdict(bool)
+        self._kept: dict[Path, dict[str, tuple[Stamp, Content]]] = {}
+        self._stale: set[Path] = set()
 
     def read(self, runs: Iterable[Path]) -> list[Entry]:
         """The entries of these run directories, in their order."""
@@ -77,54 +78,67 @@ class RunIndex:
             folder = run.parent
             if folder not in self._kept:
                 self._kept[folder] = _load(folder / NAME)
-            stamp = _stamp(run)
+            stamp = _stamp(str(run))
             known, content = self._kept[folder].get(run.name, (None, {}))
             if known != stamp:
-                content = _content(run)
+                content = _content(str(run))
                 self._kept[folder][run.name] = (stamp, content)
-                self._stale[folder] = True
-            entries.append(Entry(run, **(content | {"problems": tuple(content["problems"])})))
+                self._stale.add(folder)
+            entries.append(Entry(run, **content))
         return entries
 
     def save(self) -> None:
         """Write the indices that have changed, where there are many runs and the folder can be written."""
-        for folder in [folder for folder, is_stale in self._stale.items() if is_stale]:
+        for folder in self._stale:
             with suppress(OSError):
                 there = set(os.listdir(folder))
                 kept = {name: known for name, known in self._kept[folder].items() if name in there}
                 if len(kept) >= WORTHWHILE:
-                    write_text(folder / NAME, "".join(_line(name, *known) for name, known in kept.items()))
-            self._stale[folder] = False
+                    write_text(folder / NAME, _text(kept))
+        self._stale.clear()
 
 
-def _line(name: str, stamp: Stamp, content: Mapping[str, Any]) -> str:
-    return json.dumps([VERSION, name, stamp, content], separators=(",", ":"), default=str) + "\n"
+def _text(kept: Mapping[str, tuple[Stamp, Content]]) -> str:
+    """The lines of an index. The first holds one configuration, the others what differs from it."""
+    base = next(iter(kept.values()))[1]["config"]
+    lines: list[Any] = [[VERSION, base]]
+    for name, (stamp, content) in kept.items():
+        config = content["config"]
+        changed = {key: value for key, value in config.items() if key not in base or base[key] != value}
+        absent = [key for key in base if key not in config]
+        lines.append([name, stamp, changed, absent, {key: content[key] for key in FIELDS}])
+    return "".join(json.dumps(line, separators=(",", ":"), default=str) + "\n" for line in lines)
 
 
-def _load(path: Path) -> dict[str, tuple[Stamp, dict[str, Any]]]:
-    """The entries of an index by the names of the runs; a line that is not of this version is left out."""
-    kept = {}
+def _load(path: Path) -> dict[str, tuple[Stamp, Content]]:
+    """The entries of an index by the names of the runs; none of another version, and no line that cannot be read."""
+    kept: dict[str, tuple[Stamp, Content]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        version, base = json.loads(first)
+        base = {key: frozen(value) for key, value in base.items()}
+    except (OSError, ValueError, AttributeError):
         return {}
-    for line in lines:
-        with suppress(ValueError, TypeError, KeyError):
-            version, name, stamp, content = json.loads(line)
-            if version == VERSION and content.keys() == FIELDS:
-                kept[name] = (stamp, content)
+    for line in lines if version == VERSION else ():
+        with suppress(ValueError, TypeError, AttributeError):
+            name, stamp, changed, absent, content = json.loads(line)
+            config = base | {key: frozen(value) for key, value in changed.items()}
+            for key in absent:
+                config.pop(key, None)
+            if content.keys() == set(FIELDS):
+                kept[name] = (stamp, content | {"config": config})
     return kept
 
 
-def _stamp(run: Path) -> Stamp:
+def _stamp(run: str) -> Stamp:
     """Time and size of the files that an entry is made from; of one that is not there, nothing."""
-    base, stamp = str(run), []
+    stamp: Stamp = []
     has_summary = False
     for name in (*SOURCES, GROWING):
         if name == GROWING and has_summary:
             break
         try:
-            status = os.stat(f"{base}/{name}")
+            status = os.stat(f"{run}/{name}")
         except OSError:
             stamp += [0, -1]
             continue
@@ -133,50 +147,47 @@ def _stamp(run: Path) -> Stamp:
     return stamp
 
 
-def _content(run: Path) -> dict[str, Any]:
+def _content(run: str) -> dict[str, Any]:
     """The fields of an entry, read from the files of the run."""
     problems: list[str] = []
-    entry = Entry(
-        run,
-        config=_config(run, problems),
-        choices=_choices(run),
-        summary=(summary := _json(run / "summary.json", problems)),
-        origin=_origin(_json(run / "provenance.json", problems)),
-        metrics=_metrics(run, summary, problems),
-        problems=tuple(problems),
-    )
-    content = asdict(entry)
-    del content["path"]
-    content["summary"].pop("best", None)
-    content["summary"].pop("metrics", None)
-    return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]  # as it will be read again
+    summary = _json(f"{run}/summary.json", problems)
+    return {
+        "config": _config(run, problems),
+        "choices": _choices(run),
+        "summary": {key: value for key, value in summary.items() if key not in {"best", "metrics"}},
+        "origin": _origin(_json(f"{run}/provenance.json", problems)),
+        "metrics": _metrics(run, summary, problems),
+        "problems": problems,
+    }
 
 
-FIELDS = set(Entry.__dataclass_fields__) - {"path"}
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
-def _config(run: Path, problems: list[str]) -> dict[str, Any]:
+def _config(run: str, problems: list[str]) -> dict[str, Any]:
     try:
-        return read_flat((run / "config.yaml").read_text(encoding="utf-8"))
+        return read_flat(_read(f"{run}/config.yaml"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(f"config.yaml cannot be read: {' '.join(str(error).split())[:200]}")
         return {}
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+def _json(path: str, problems: list[str]) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(_read(path)))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:
-        problems.append(f"{path.name} cannot be read: {error}")
-        return {"status": "unreadable"} if path.name == "summary.json" else {}
+        problems.append(f"{os.path.basename(path)} cannot be read: {error}")
+        return {"status": "unreadable"} if path.endswith("summary.json") else {}
 
 
-def _choices(run: Path) -> dict[str, str]:
+def _choices(run: str) -> dict[str, str]:
     """What Hydra noted of the groups: indented lines after `choices:`."""
     try:
-        text = (run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
+        text = _read(f"{run}/.hydra/hydra.yaml")
     except (OSError, UnicodeDecodeError):
         return {}
     _, found, after = text.partition("\n    choices:\n")
@@ -204,9 +215,9 @@ def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metrics(run: Path, summary: Mapping[str, Any], problems: list[str]) -> dict[str, float]:
+def _metrics(run: str, summary: Mapping[str, Any], problems: list[str]) -> dict[str, float]:
     """What was measured: at the best validation, at the end, by `dlrun evaluate`; else at the last validation."""
-    evaluation = _json(run / "evaluation.json", problems)
+    evaluation = _json(f"{run}/evaluation.json", problems)
     found: dict[str, Any] = {}
     for split in evaluation.values():
         best = split.get("best") if isinstance(split, Mapping) else None
@@ -215,14 +226,14 @@ def _metrics(run: Path, summary: Mapping[str, Any], problems: list[str]) -> dict
         found |= (summary.get("best") or {}).get("metrics") or {}
         found |= summary.get("metrics") or {}
     else:
-        found |= _last_validation(run / GROWING)
+        found |= _last_validation(f"{run}/{GROWING}")
     return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
 
 
-def _last_validation(path: Path) -> dict[str, Any]:
+def _last_validation(path: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     with suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in _read(path).splitlines():
             with suppress(ValueError):
                 record = json.loads(line) if '"val/' in line else {}
                 last = {name: value for name, value in record.items() if "/" in name} or last

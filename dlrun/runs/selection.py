@@ -2,11 +2,12 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dlrun.errors import UsageError, did_you_mean
-from dlrun.runs.directory import RUNS, SWEEPS, RunDirectory, find_run, is_run
+from dlrun.runs.directory import RUNS, SWEEPS, RunDirectory, find_run
 
 OUTPUTS = RUNS.parent
 DEPTH = 4  # folders below the one that is named
@@ -29,19 +30,18 @@ def find_runs(words: Sequence[str]) -> list[Path]:
 
 def runs_below(folder: Path, depth: int = DEPTH) -> list[Path]:
     """Every run in a folder and the folders in it, by name; what is inside of a run is not looked at."""
-    if is_run(folder):
-        return [folder]
-    if depth == 0:
-        return []
-    found = []
-    try:
-        with os.scandir(folder) as entries:
-            folders = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    except OSError:
-        return []
-    for inner in folders:
-        found += runs_below(Path(inner), depth - 1)
-    return found
+    return [Path(run) for run in _below(str(folder), depth)]
+
+
+def _below(folder: str, depth: int) -> Iterator[str]:
+    # Plain strings and as few questions to the system as will do: there may be thousands.
+    if all(os.path.exists(f"{folder}/{name}") for name in ("config.yaml", "provenance.json")):
+        yield folder
+    elif depth > 0:
+        with suppress(OSError), os.scandir(folder) as entries:
+            inner = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            for one in inner:
+                yield from _below(one, depth - 1)
 
 
 def _named(word: str) -> list[Path]:
