@@ -12,6 +12,7 @@ from dlrun.comparison.estimate import Estimate
 from dlrun.comparison.fairness import ended
 from dlrun.comparison.grouping import Row
 from dlrun.comparison.record import FACTS, ORIGIN
+from dlrun.comparison.settings import text
 
 if TYPE_CHECKING:
     from dlrun.comparison.comparison import Comparison
@@ -101,17 +102,6 @@ def estimate_text(estimate: Estimate, *, intervals: bool = False) -> str:
 def decimals(spread: float) -> int:
     """Places after the point that show two digits of a spread."""
     return max(0, 1 - math.floor(math.log10(spread)))
-
-
-def text(value: Any) -> str:
-    """A setting as it is written in YAML."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, float):
-        return f"{value:.{DIGITS}g}"
-    if isinstance(value, tuple):
-        return f"[{','.join(map(text, value))}]"
-    return str(value)
 
 
 def fact_text(name: str, value: float) -> str:

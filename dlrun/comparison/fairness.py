@@ -7,7 +7,7 @@ from typing import Any
 
 from dlrun.comparison.grouping import Row
 from dlrun.comparison.record import Record
-from dlrun.comparison.settings import ABSENT
+from dlrun.comparison.settings import ABSENT, text
 
 BUDGET = ("trainer.epochs", "trainer.max_steps", "data.limit", "data.val_fraction", "data.folds")
 TEST = ("data.test_fraction", "data.split_seed")  # decide who is in the test set, where there is none of its own
@@ -24,7 +24,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
 def _budget(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
     found = []
     for key in BUDGET:
-        values = _distinct(record.setting(key) for record in records)
+        values = list(dict.fromkeys(record.setting(key) for record in records))
         if len(values) > 1:
             found.append(f"unequal budget: {key} is {_listed(values)}")
     return found
@@ -124,7 +124,7 @@ def _distinct(values: Any) -> list[Any]:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    texts = [str(value) for value in values]
+    texts = [text(value) for value in values]
     if all(isinstance(value, (int, float)) for value in values):
         texts = [f"{value:g}" for value in sorted(values)]
     return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")

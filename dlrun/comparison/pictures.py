@@ -13,13 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from dlrun.comparison.cells import decimals, is_setting, label, telling, text
+from dlrun.comparison.cells import decimals, is_setting, label, telling
 from dlrun.comparison.curves import curve, mean_band
 from dlrun.comparison.direction import arrow, higher_is_better
 from dlrun.comparison.estimate import Estimate
 from dlrun.comparison.grouping import Row
 from dlrun.comparison.record import all_names
-from dlrun.comparison.settings import ABSENT, resolve
+from dlrun.comparison.settings import ABSENT, resolve, text
 from dlrun.errors import UsageError
 from dlrun.runs.files import write_atomically
 

@@ -27,6 +27,17 @@ ABSENT = Absent()
 NOTHING = {ABSENT, None, ()}
 
 
+def text(value: Any) -> str:
+    """A setting as it is written in YAML."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return f"[{','.join(map(text, value))}]"
+    return str(value)
+
+
 def own_settings(entries: Sequence[Entry]) -> tuple[Settings, list[Settings]]:
     """The settings that all runs share, and of each run those that it does not, in the order of the configuration."""
     if not entries:
@@ -71,6 +82,9 @@ def part_labels(entries: Sequence[Entry], common: Settings, own: Sequence[Settin
 
 def _label(pair: tuple[str | None, Any], known: set[tuple[str | None, Any]]) -> str:
     choice, target = pair
+    if choice is None:  # begun from a config.yaml; what the others call the class will do
+        choices = {chosen for chosen, other in known if other == target and chosen}
+        choice = choices.pop() if len(choices) == 1 else None
     if choice and {other for chosen, other in known if chosen == choice} == {target}:
         return choice
     last = str(target).rpartition(".")[2]

@@ -177,7 +177,7 @@ def mcnemar(pair: str, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> M
 
     Source: McNemar 1947, Psychometrika 12, 153-157; exact, by the binomial distribution.
     """
-    from scipy.special import bdtr  # type: ignore[import-untyped]
+    from scipy.special import bdtr
 
     only_a, only_b = int((first & ~second).sum()), int((second & ~first).sum())
     p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0

@@ -5,6 +5,7 @@ from. An entry whose files have changed is made anew, one that cannot be read is
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +39,8 @@ class Entry:
         config: the resolved configuration, by dotted keys; its values are hashable.
         choices: what was chosen in each group of conf/: {"model": "mlp"}.
         summary: of summary.json; empty while there is none.
-        origin: of provenance.json: "id", "started", "commit", "changed" (code not committed), "device", "fingerprint",
-            "dlrun", "torch".
+        origin: of provenance.json: "id", "started", "commit" (with "+" and a hash of what was not committed),
+            "device", "fingerprint", "dlrun", "torch".
         metrics: by name: those of the best validation ("val/accuracy") and the final ones ("test/accuracy").
         problems: a sentence for each file that could not be read.
     """
@@ -202,16 +203,17 @@ def _choices(run: str) -> dict[str, str]:
 
 
 def _origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    git, device = provenance.get("git") or {}, provenance.get("device") or {}
+    git, device, packages = (_mapping(provenance.get(key)) for key in ("git", "device", "packages"))
+    changes = str(git.get("diff") or "").encode()
+    commit = str(git.get("commit") or "")[:12] + (f"+{hashlib.sha256(changes).hexdigest()[:6]}" if changes else "")
     return {
         "id": provenance.get("run_id"),
         "started": provenance.get("started"),
-        "commit": str(git.get("commit", ""))[:12] or None,
-        "changed": bool(git.get("diff")),
+        "commit": commit or None,
         "device": device.get("name") or device.get("device"),
         "fingerprint": provenance.get("data_fingerprint"),
         "dlrun": provenance.get("dlrun"),
-        "torch": (provenance.get("packages") or {}).get("torch"),
+        "torch": packages.get("torch"),
     }
 
 
@@ -220,14 +222,18 @@ def _metrics(run: str, summary: Mapping[str, Any], problems: list[str]) -> dict[
     evaluation = _json(f"{run}/evaluation.json", problems)
     found: dict[str, Any] = {}
     for split in evaluation.values():
-        best = split.get("best") if isinstance(split, Mapping) else None
-        found |= best if isinstance(best, Mapping) else {}
+        found |= _mapping(_mapping(split).get("best"))
     if summary:
-        found |= (summary.get("best") or {}).get("metrics") or {}
-        found |= summary.get("metrics") or {}
+        found |= _mapping(_mapping(summary.get("best")).get("metrics"))
+        found |= _mapping(summary.get("metrics"))
     else:
         found |= _last_validation(f"{run}/{GROWING}")
     return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping as it is, and nothing for anything else: the file may have been written by hand."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _last_validation(path: str) -> dict[str, Any]:
