@@ -49,11 +49,11 @@ def load(run: str) -> Run:
 
 def compare(
     *runs: str,
-    metric: Sequence[str] = (),
+    metric: str | Sequence[str] = (),
     by: str | None = None,
-    group_by: Sequence[str] | None = None,
-    where: Sequence[str] = (),
-    columns: Sequence[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
 ) -> Comparison:
     """Recorded runs side by side, best first, as `dlrun compare` does.
 

@@ -130,10 +130,13 @@ def answered_right(folders: Sequence[Path], split: str = "test", which: str = "b
         require_same_task(members[0].a, other.a, split, f"runs 1 and {number}")
     found = []
     for member in members:
-        answers = alone(member, split).answers
-        if answers is None:
-            spec = member.a.spec
+        spec = member.a.spec
+        if spec.task is not Task.CLASSIFICATION:
             raise UsageError(f"right and wrong answers are of a classification; data={spec.name} is {spec.task.value}.")
+        collected = [build.build_scores(spec, [])]
+        member.a.evaluator(split).measure(member.model, collected)
+        answers = build.answers_in(collected)
+        assert answers is not None
         found.append((answers.p.argmax(-1) == answers.targets).numpy())
     return found
 

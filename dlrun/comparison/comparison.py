@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dlrun.comparison.significance import Difference
 
+Words = str | Sequence[str]
 SPLITS = ("train", "val", "test")
 
 
@@ -137,26 +138,27 @@ class Comparison:
 def compare(
     runs: Sequence[str] = (),
     *,
-    metric: Sequence[str] = (),
+    metric: Words = (),
     by: str | None = None,
-    group_by: Sequence[str] | None = None,
-    where: Sequence[str] = (),
-    columns: Sequence[str] | None = None,
+    group_by: Words | None = None,
+    where: Words = (),
+    columns: Words | None = None,
 ) -> Comparison:
     """Compare recorded runs; see `dlrun compare --help` for what the arguments do.
 
     Raises: UsageError for no runs, unknown names, or a condition that leaves nothing.
     """
     index = RunIndex()
-    entries = index.read(find_runs([runs] if isinstance(runs, str) else runs))
+    entries = index.read(find_runs(runs))
+    metric, group_by, where, columns = map(_listed, (metric, group_by, where, columns))
     broken = [entry for entry in entries if not entry.config]
-    records = keep_where(make_records([entry for entry in entries if entry.config]), where)
+    records = keep_where(make_records([entry for entry in entries if entry.config]), where or ())
     if not records:
         raise UsageError(f"none of the {len(broken)} runs can be read: {broken[0].path}: {broken[0].problems[0]}.")
     repeated = 0
     if group_by != [NONE]:
         records, repeated = without_copies(records)
-    metrics = _metrics(records, metric)
+    metrics = _metrics(records, metric or ())
     order = _order(by, records, metrics)
     keys = None if group_by is None else [NONE] if group_by == [NONE] else _settings(group_by, records, "--group-by")
     rows = _ranked(make_rows(records, keys), order)
@@ -164,7 +166,14 @@ def compare(
     made.warnings = [*_left_out(broken, records, repeated, keys, rows), *fairness.warnings(rows)]
     if len(rows) > 1 and not varied_settings(rows):
         made.warnings.insert(0, "nothing differs between the rows but the seed")
+    if order.startswith("test/") and len(rows) > 1:
+        made.warnings.append(f"ordered by {order}: the best row's number is too good if you choose by it; use val/")
     return made
+
+
+def _listed(words: Words | None) -> list[str] | None:
+    """Words as a list; a single text is one of them."""
+    return None if words is None else [words] if isinstance(words, str) else list(words)
 
 
 def _metrics(records: Sequence[Record], wanted: Sequence[str]) -> list[str]:

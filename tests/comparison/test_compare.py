@@ -46,6 +46,7 @@ def test_runs_that_differ_in_their_seed_are_one_row_and_the_best_is_first(runs: 
     assert found.warnings == []
     by_test = of(runs, by="test/accuracy")
     assert [row.shared("optimizer") for row in by_test.rows] == ["sgd", "adamw"]
+    assert "ordered by test/accuracy" in warned(by_test)
 
 
 def test_columns_are_the_keys_that_differ_and_do_not_follow_from_a_part(tmp_path: Path):
@@ -184,6 +185,7 @@ def test_from_python(runs: Path, monkeypatch: pytest.MonkeyPatch):
     found = dlrun.compare("a0", "b*", by="seconds")
     assert len(found.records) == 4
     assert found.to_dicts()[0]["n"] in {1, 3}
+    assert found.rows[0].values == dlrun.compare("a0", "b*", by="seconds", where="seed<5").rows[0].values
     assert str(found).startswith("4 runs in 2 groups, by seconds; mean")
 
 
