@@ -43,16 +43,16 @@ def cells(comparison: Comparison, rows: Sequence[Row], *, short: bool = False, i
         short: write keys without their group where that leaves them apart.
         intervals: give the 95 % interval behind mean ± std.
     """
-    names = comparison.columns
+    names, chosen = comparison.columns, comparison.chosen
     repeated = comparison.repeats and any(len(row.records) > 1 for row in comparison.rows)
-    sized = len({row.estimate("parameters").mean for row in rows}) > 1 and "parameters" not in names
-    told = any(set(row.statuses) != {"completed"} for row in rows) and "status" not in names
+    sized = len({row.estimate("parameters").mean for row in rows}) > 1 and not chosen
+    told = any(set(row.statuses) != {"completed"} for row in rows) and not chosen
     header = ["#", *(_short(names) if short else names), *(["n"] if repeated else [])]
     numeric = [True, *(all(_is_number(row.shared(name)) for row in rows) for name in names), *([True] * repeated)]
     metrics = {name: [row.estimate(name) for row in rows] for name in comparison.metrics}
     header += [f"{name} {arrow(name)}" for name in metrics]
     numeric += [True] * len(metrics)
-    extra = ["seconds"] * ("seconds" not in names) + ["parameters"] * sized + ["status"] * told
+    extra = ["seconds"] * (not chosen) + ["parameters"] * sized + ["status"] * told
     made = Cells([*header, *extra], [], [*numeric, *(name != "status" for name in extra)], [])
     first = len(header) - len(metrics)
     winners = {first + i: _winner(name, found) for i, (name, found) in enumerate(metrics.items())}

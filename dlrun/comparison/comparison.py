@@ -38,6 +38,7 @@ class Comparison:
         columns: names of the settings and facts that are shown of each.
         metrics: names of the metrics that are shown.
         by: what the rows are ordered by.
+        chosen: whether the columns were asked for; if not, seconds, parameters and status are shown beside them.
         repeats: whether runs that differ only in their seed share a row.
         warnings: what should be known before the numbers are believed, a sentence each.
     """
@@ -47,6 +48,7 @@ class Comparison:
     metrics: list[str]
     by: str
     repeats: bool = True
+    chosen: bool = False
     warnings: list[str] = field(default_factory=list)
     index: RunIndex = field(default_factory=RunIndex, repr=False)
 
@@ -73,7 +75,8 @@ class Comparison:
         for side, values in sides:
             if not values:
                 raise UsageError(f"{side} has no {name}, so there is nothing to compare; it is {fairness.ended(a)}.")
-        return difference(name, sides[0], sides[1])
+        seen = [key for key in apart if len({record.raw(key) for row in (a, b) for record in row.records}) > 1]
+        return difference(name, sides[0], sides[1], ", ".join(seen) or "seed")
 
     def against(self, baseline: int, metric: str | None = None) -> list[Difference]:
         """Every other row against one, with p values adjusted for their number."""
@@ -162,7 +165,9 @@ def compare(
     order = _order(by, records, metrics)
     keys = None if group_by is None else [NONE] if group_by == [NONE] else _settings(group_by, records, "--group-by")
     rows = _ranked(make_rows(records, keys), order)
-    made = Comparison(rows, _columns(rows, records, columns, keys), metrics, order, keys != [NONE], index=index)
+    made = Comparison(
+        rows, _columns(rows, records, columns, keys), metrics, order, keys != [NONE], columns is not None, index=index
+    )
     made.warnings = [*_left_out(broken, records, repeated, keys, rows), *fairness.warnings(rows)]
     if len(rows) > 1 and not varied_settings(rows):
         made.warnings.insert(0, "nothing differs between the rows but the seed")

@@ -147,7 +147,7 @@ def _html(comparison: Comparison, table: Cells) -> str:
 
 def difference_text(found: Difference) -> list[str]:
     """A difference in a few lines, each with what it takes for granted."""
-    n = f"{found.n[0]} pairs by seed" if found.paired else f"{found.n[0]} and {found.n[1]} runs"
+    n = f"{found.n[0]} pairs by {found.matched}" if found.paired else f"{found.n[0]} and {found.n[1]} runs"
     lines = [
         f"{found.first} - {found.second}, {found.metric}: {found.means[0]:.5g} - {found.means[1]:.5g} = "
         f"{found.difference:+.3g}  ({n})"
@@ -156,8 +156,8 @@ def difference_text(found: Difference) -> list[str]:
         test = "paired t test" if found.paired else "Welch's t test"
         assumed = "differences of pairs" if found.paired else "values of each group"
         lines.append(
-            f"  {test:<22} p = {p_text(found.p)}, 95 % interval [{found.low:+.3g}, {found.high:+.3g}]; takes "
-            f"{assumed} for normal"
+            f"  {test:<22} p = {p_text(found.p)}, 95 % interval {interval_text(found.low, found.high)}; "
+            f"takes {assumed} for normal"
         )
     if not math.isnan(found.permutation_p):
         test = "sign-flip test" if found.paired else "permutation test"
@@ -165,7 +165,7 @@ def difference_text(found: Difference) -> list[str]:
         assumed = "either sign of a difference as likely" if found.paired else "runs exchangeable between the groups"
         lines.append(f"  {test:<22} p = {p_text(found.permutation_p)}; takes {assumed} if there is no effect{least}")
         low, high = found.bootstrap
-        lines.append(f"  {'bootstrap':<22} 95 % interval [{low:+.3g}, {high:+.3g}]; takes the runs for the population")
+        lines.append(f"  {'bootstrap':<22} 95 % interval {interval_text(low, high)}; takes the runs for the population")
     return [*lines, *(f"  {note}" for note in found.notes)]
 
 
@@ -178,7 +178,7 @@ def differences_table(found: Sequence[Difference]) -> list[str]:
             lines.append(f"  {one.first:<8} {one.difference:+.3g}  ({how}; {one.notes[-1]})")
         else:
             lines.append(
-                f"  {one.first:<8} {one.difference:+.3g} [{one.low:+.3g}, {one.high:+.3g}]  "
+                f"  {one.first:<8} {one.difference:+.3g} {interval_text(one.low, one.high)}  "
                 f"p = {p_text(one.p)}, adjusted {p_text(one.adjusted_p)}  ({how})"
             )
     return lines
@@ -192,6 +192,12 @@ def mcnemar_text(found: Sequence[McNemar]) -> list[str]:
         for one in found
     )
     return ["McNemar's test, exact; of these trained models, whatever other seeds would have given", *said]
+
+
+def interval_text(low: float, high: float) -> str:
+    """An interval to three digits; what is nothing beside its width is 0."""
+    shown = [f"{0.0 if abs(end) < 1e-9 * (high - low) else end:+.3g}" for end in (low, high)]
+    return f"[{', '.join(shown)}]"
 
 
 def p_text(p: float) -> str:

@@ -32,6 +32,7 @@ class Difference:
         permutation_p: of the sign-flip test of pairs, or of the permutation test of two groups.
         least_p: the least that the permutation test can say with so few runs.
         bootstrap: 95 % interval by resampling, percentiles.
+        matched: by what pairs were made: "seed", or "seed, optimizer.lr" where a group has several.
         adjusted_p: `p` by Holm's method, where several differences were asked for at once.
     """
 
@@ -49,28 +50,40 @@ class Difference:
     least_p: float = math.nan
     bootstrap: tuple[float, float] = (math.nan, math.nan)
     adjusted_p: float | None = None
+    matched: str = "seed"
     notes: list[str] = field(default_factory=list)
 
 
 def difference(
-    metric: str, first: tuple[str, Mapping[Any, float]], second: tuple[str, Mapping[Any, float]]
+    metric: str,
+    first: tuple[str, Mapping[Any, float]],
+    second: tuple[str, Mapping[Any, float]],
+    matched: str = "seed",
 ) -> Difference:
     """Compare two groups.
 
     Args:
         first, second: name of a group, and the metric of each of its runs by what tells repeats apart (seed, fold).
+        matched: what that is, in words.
     """
     (name_a, a), (name_b, b) = first, second
     shared = [key for key in a if key in b]
     paired = len(shared) >= 2
     x, y = (np.array([group[key] for key in (shared if paired else group)]) for group in (a, b))
     found = Difference(
-        metric, name_a, name_b, (len(x), len(y)), (float(x.mean()), float(y.mean())), paired, float(x.mean() - y.mean())
+        metric,
+        name_a,
+        name_b,
+        (len(x), len(y)),
+        (float(x.mean()), float(y.mean())),
+        paired,
+        float(x.mean() - y.mean()),
+        matched=matched,
     )
     if paired:
         left_out = len(a) + len(b) - 2 * len(shared)
         if left_out:
-            found.notes.append(f"{left_out} runs without a partner of the same seed are left out")
+            found.notes.append(f"{left_out} runs without a partner of the same {matched} are left out")
         _paired(found, x - y)
     elif min(len(x), len(y)) < 2:
         found.notes.append("a single run on one side says nothing of chance: train more seeds")

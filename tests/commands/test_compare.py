@@ -2,13 +2,27 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dlrun.commands.compare import HELP, parse
 from dlrun.evaluation import answered_right
 
 from .conftest import call
+
+ROOT = Path(__file__).parents[2]
+PAGES = {"help": HELP, **{name: (ROOT / name).read_text() for name in ("README.md", "docs/compare.md")}}
+LINES = [
+    (page, line) for page, text in PAGES.items() for line in re.findall(r"^dlrun (compare .*)$", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in LINES if "[" not in line])
+def test_what_the_pages_tell_to_type_is_understood(page: str, line: str):
+    words = shlex.split(re.split(r"\s{3,}", line)[0])
+    assert parse(words[1:])
 
 
 @pytest.fixture(scope="module")
