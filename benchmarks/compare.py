@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,9 @@ FILES = ("config.yaml", "provenance.json", "summary.json", "metrics.jsonl", "tra
 WIDTHS, DROPOUTS, RATES, SEEDS = (32, 64, 128, 256, 512), (0.0, 0.1, 0.2, 0.5), 10, 10  # 2,000 in all
 
 
-def dlrun(*words: str, cwd: Path) -> tuple[float, str]:
-    """Seconds and output of a command."""
-    began = time.perf_counter()
+def dlrun(*words: str, cwd: Path) -> tuple[float, float]:
+    """Seconds that a command took, on the wall and of CPU time; the latter hardly depends on what else runs."""
+    began, before = time.perf_counter(), _cpu()
     done = subprocess.run(
         [sys.executable, "-m", "dlrun", *words],
         cwd=cwd,
@@ -40,7 +41,12 @@ def dlrun(*words: str, cwd: Path) -> tuple[float, str]:
     passed = time.perf_counter() - began
     if done.returncode != 0:
         raise SystemExit(f"dlrun {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return passed, done.stdout
+    return passed, _cpu() - before
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def multiply(template: Path, runs: Path) -> int:
@@ -78,7 +84,6 @@ def main() -> None:
         runs = here / "outputs" / "runs"
         count = multiply(here / "template", runs)
         commands = {
-            "compare": ["compare"],
             "compare --where optimizer.lr<0.01 --by test/accuracy": [
                 "compare",
                 "--where",
@@ -89,22 +94,28 @@ def main() -> None:
             "compare --versus 1": ["compare", "--versus", "1"],
             "compare --format csv": ["compare", "--format", "csv"],
         }
-        seconds: dict[str, list[float]] = {"first": [], "again": [], "after one more": []}
+        times: dict[str, list[tuple[float, float]]] = {"first": [], "again": [], "after one more": []}
         dlrun("--version", cwd=here)
         for _ in range(words.rounds):
             (runs / NAME).unlink(missing_ok=True)
-            seconds["first"].append(dlrun("compare", cwd=here)[0])
-            seconds["again"].append(dlrun("compare", cwd=here)[0])
+            times["first"].append(dlrun("compare", cwd=here))
+            times["again"].append(dlrun("compare", cwd=here))
             os.utime(next(runs.iterdir()) / "summary.json")
-            seconds["after one more"].append(dlrun("compare", cwd=here)[0])
+            times["after one more"].append(dlrun("compare", cwd=here))
             for name, line in commands.items():
-                seconds.setdefault(name, []).append(dlrun(*line, cwd=here)[0])
-            seconds.setdefault("dlrun --version", []).append(dlrun("--version", cwd=here)[0])
-        size = (runs / NAME).stat().st_size
-    for name, values in seconds.items():
-        print(f"{name:<60} {sorted(values)[len(values) // 2]:.2f} s  ({min(values):.2f} to {max(values):.2f})")
-    rounded = {name: [round(value, 3) for value in values] for name, values in seconds.items()}
-    write(words.json, {**machine(), "runs": count, "index_bytes": size, "seconds": rounded})
+                times.setdefault(name, []).append(dlrun(*line, cwd=here))
+        size, load = (runs / NAME).stat().st_size, os.getloadavg()[0]
+    for name, values in times.items():
+        wall, cpu = (sorted(one) for one in zip(*values, strict=True))
+        print(f"{name:<54} {wall[len(wall) // 2]:.2f} s, CPU {cpu[len(cpu) // 2]:.2f} s")
+    wall_and_cpu = {
+        name: {"wall": [round(wall, 3) for wall, _ in values], "cpu": [round(cpu, 3) for _, cpu in values]}
+        for name, values in times.items()
+    }
+    write(
+        words.json,
+        {**machine(), "load_average": round(load, 1), "runs": count, "index_bytes": size, "seconds": wall_and_cpu},
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ dlrun compare [RUN|DIR|SWEEP|GLOB…] [OPTIONS]
   --by NAME            what the rows are ordered by: a metric, a key, seconds, parameters
   --group-by KEY,…     what makes a row; by default all but seed, data.split_seed and data.fold; none: each run
   --where CONDITION    may be repeated; keys may be short (lr) where only one ends so
-  --columns NAME,…     in place of the keys that differ and the costs; also id, run, started, commit, device, epochs, steps
+  --columns NAME,…     in place of the keys that differ and of costs; also id, run, started, commit, device, epochs
   --limit N            rows shown (0: all; 40 in a table)
   --format FORMAT      table, markdown, csv, json or latex
   --versus ROW[,ROW]   done unasked when there are exactly two rows

@@ -61,8 +61,12 @@ class Comparison:
         """A row by the settings that tell it from the others: "optimizer=adamw lr=0.001"."""
         return label(row, telling([key for key in self.columns if is_setting(key)], self.rows)) or f"row {row.number}"
 
-    def versus(self, first: int, second: int, metric: str | None = None) -> Difference:
+    def versus(self, first: int, second: int, metric: str | None = None, *, resample: bool = True) -> Difference:
         """Whether two rows, given by their numbers, differ in a metric by more than chance.
+
+        Args:
+            metric: by default what the rows are ordered by.
+            resample: also do the permutation test and the bootstrap.
 
         Raises: UsageError for a row that there is not, or that has not measured it.
         """
@@ -76,15 +80,15 @@ class Comparison:
             if not values:
                 raise UsageError(f"{side} has no {name}, so there is nothing to compare; it is {fairness.ended(a)}.")
         seen = [key for key in apart if len({record.raw(key) for row in (a, b) for record in row.records}) > 1]
-        return difference(name, sides[0], sides[1], ", ".join(seen) or "seed")
+        return difference(name, sides[0], sides[1], ", ".join(seen) or "seed", resample=resample)
 
     def against(self, baseline: int, metric: str | None = None) -> list[Difference]:
-        """Every other row against one, with p values adjusted for their number."""
+        """Every other row against one, with p values adjusted for their number; by t tests alone."""
         from dlrun.comparison.significance import holm
 
         name = metric or self.by
         others = [row for row in self.rows if row.number != baseline and row.measured(name)]
-        found = [self.versus(row.number, baseline, name) for row in others]
+        found = [self.versus(row.number, baseline, name, resample=False) for row in others]
         holm(found)
         return found
 
@@ -153,15 +157,15 @@ def compare(
     """
     index = RunIndex()
     entries = index.read(find_runs(runs))
-    metric, group_by, where, columns = map(_listed, (metric, group_by, where, columns))
+    group_by, columns = _listed(group_by), _listed(columns)
     broken = [entry for entry in entries if not entry.config]
-    records = keep_where(make_records([entry for entry in entries if entry.config]), where or ())
+    records = keep_where(make_records([entry for entry in entries if entry.config]), _listed(where) or ())
     if not records:
         raise UsageError(f"none of the {len(broken)} runs can be read: {broken[0].path}: {broken[0].problems[0]}.")
     repeated = 0
     if group_by != [NONE]:
         records, repeated = without_copies(records)
-    metrics = _metrics(records, metric or ())
+    metrics = _metrics(records, _listed(metric) or ())
     order = _order(by, records, metrics)
     keys = None if group_by is None else [NONE] if group_by == [NONE] else _settings(group_by, records, "--group-by")
     rows = _ranked(make_rows(records, keys), order)

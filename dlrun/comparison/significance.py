@@ -59,12 +59,15 @@ def difference(
     first: tuple[str, Mapping[Any, float]],
     second: tuple[str, Mapping[Any, float]],
     matched: str = "seed",
+    *,
+    resample: bool = True,
 ) -> Difference:
     """Compare two groups.
 
     Args:
         first, second: name of a group, and the metric of each of its runs by what tells repeats apart (seed, fold).
         matched: what that is, in words.
+        resample: also do the permutation test and the bootstrap, which take a thousand times as long as the t test.
     """
     (name_a, a), (name_b, b) = first, second
     shared = [key for key in a if key in b]
@@ -84,13 +87,15 @@ def difference(
         left_out = len(a) + len(b) - 2 * len(shared)
         if left_out:
             found.notes.append(f"{left_out} runs without a partner of the same {matched} are left out")
-        _paired(found, x - y)
+        _paired_t(found, x - y)
     elif min(len(x), len(y)) < 2:
         found.notes.append("a single run on one side says nothing of chance: train more seeds")
     else:
         found.notes.append("no two seeds are shared, so the groups are taken for independent; shared seeds would pair")
-        _independent(found, x, y)
-    if 2 <= min(found.n) < FEW:
+        _welch(found, x, y)
+    if resample and min(found.n) >= 2:
+        _flip(found, x - y) if paired else _permute(found, x, y)
+    if resample and 2 <= min(found.n) < FEW:
         found.notes.append(f"a bootstrap of {min(found.n)} values is too narrow; trust the t interval more")
     return found
 
@@ -104,9 +109,12 @@ def holm(differences: Sequence[Difference]) -> None:
         one.adjusted_p = largest
 
 
-def _paired(found: Difference, d: Values) -> None:
+def _paired_t(found: Difference, d: Values) -> None:
+    _t(found, float(d.std(ddof=1)) / math.sqrt(len(d)), len(d) - 1)
+
+
+def _flip(found: Difference, d: Values) -> None:
     n = len(d)
-    _t(found, float(d.std(ddof=1)) / math.sqrt(n), n - 1)
     if n <= math.log2(EXACT_UP_TO):
         signs = np.array(list(itertools.product((-1, 1), repeat=n)))
         found.least_p = 2 / len(signs)
@@ -117,11 +125,14 @@ def _paired(found: Difference, d: Values) -> None:
     found.bootstrap = _percentiles(d[draws].mean(1))
 
 
-def _independent(found: Difference, x: Values, y: Values) -> None:
+def _welch(found: Difference, x: Values, y: Values) -> None:
     parts = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
     error = math.sqrt(sum(parts))
     spread = parts[0] ** 2 / (len(x) - 1) + parts[1] ** 2 / (len(y) - 1)
     _t(found, error, sum(parts) ** 2 / spread if spread else math.inf)
+
+
+def _permute(found: Difference, x: Values, y: Values) -> None:
     both, arrangements = np.concatenate([x, y]), math.comb(len(x) + len(y), len(x))
     exact = arrangements <= EXACT_UP_TO
     if exact:
