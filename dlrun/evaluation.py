@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from dlrun import build
@@ -116,6 +118,27 @@ def alone(member: Member, split: str) -> Column:
         said, wanted = halving([evaluator], lambda: translations(evaluator, member.model, spec))
         result["bleu"] = bleu(said, wanted, by_character=by_character)
     return Column(result, build.answers_in(metrics))
+
+
+def answered_right(folders: Sequence[Path], split: str = "test", which: str = "best") -> list[NDArray[np.bool_]]:
+    """Of classifiers of the same examples, which examples each answers right.
+
+    Raises: UsageError if they are not classifiers, or their examples are not the same.
+    """
+    members = gather_members([RunDirectory(folder) for folder in folders], which, None)
+    for number, other in enumerate(members[1:], 2):
+        require_same_task(members[0].a, other.a, split, f"runs 1 and {number}")
+    found = []
+    for member in members:
+        spec = member.a.spec
+        if spec.task is not Task.CLASSIFICATION:
+            raise UsageError(f"right and wrong answers are of a classification; data={spec.name} is {spec.task.value}.")
+        collected = [build.build_scores(spec, [])]
+        member.a.evaluator(split).measure(member.model, collected)
+        answers = build.answers_in(collected)
+        assert answers is not None
+        found.append((answers.p.argmax(-1) == answers.targets).numpy())
+    return found
 
 
 def together(members: Sequence[Member], split: str, seed: int | None = None) -> Column:

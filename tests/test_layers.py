@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
+from tests.recorded_runs import make_run
+
 ROOT = Path(__file__).parent.parent
 TRAINING = {
     "torch",
@@ -73,6 +75,12 @@ def test_a_training_loads_torch_and_numpy_and_nothing_else_that_is_heavy(data: s
     loaded = loaded_by(f"{TWO_CPUS}; from dlrun.cli import main; assert main({words}) == 0")
     assert loaded == {"torch", "numpy", *COMPOSING}
     assert (tmp_path / "plots" / "curves.png").stat().st_size > 0
+
+
+def test_a_comparison_loads_nothing_heavy(tmp_path: Path):
+    for number in range(3):  # of two rows there is a test, by NumPy and SciPy
+        make_run(tmp_path / f"{number}", {"model.dropout": number / 10})
+    assert loaded_by(f"from dlrun.cli import main; assert main(['compare', '{tmp_path}']) == 0") == {"yaml"}
 
 
 def test_whoever_asks_for_a_sweep_loads_no_torch(tmp_path: Path):

@@ -4,6 +4,7 @@ COMMANDS = {
     "train": "train a model, or with -m many, one run for each combination",
     "resume": "continue a run where it stopped, to the bit",
     "evaluate": "measure a trained run again, on any split",
+    "compare": "a leaderboard of runs: means over seeds, tests between rows, pictures",
     "predict": "apply a trained run to images, a folder or rows of a table",
     "plan": "show what train would do (shapes, parameters, steps, lr); trains nothing",
     "profile": "show where a training step's time goes, and what would make it faster",

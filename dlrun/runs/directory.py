@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.files import write_json, write_text
 from dlrun.runs.metrics_log import read_metrics
@@ -46,6 +44,7 @@ class RunDirectory:
         if self.config.exists():
             raise UsageError(f"hydra.run.dir={self.path} already holds a run; choose another, or: dlrun resume {self}.")
         is_new = not self.path.exists()
+
         try:
             for folder in (self.checkpoints, self.plots, self.path / ".hydra"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +60,8 @@ class RunDirectory:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration, as plain dictionaries."""
+        from omegaconf import OmegaConf
+
         try:
             config = OmegaConf.to_container(OmegaConf.load(self.config), resolve=True)
         except Exception as error:

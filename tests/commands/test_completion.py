@@ -51,6 +51,8 @@ def runs(tmp_path, monkeypatch) -> Path:
         ("dlrun train --config-dir ", []),
         ("dlrun train --conf", ["--config-dir", "--config-path", "--config-name"]),
         ("dlrun doctor --", ["--help"]),
+        ("dlrun compare --for", ["--format"]),
+        ("dlrun compare last --format j", ["json"]),
         ("dlrun plan trainer.preci", ["trainer.precision="]),
         (
             "dlrun train trainer.precision=",
