@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, ValueType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dlrun.config import schema
@@ -20,6 +20,7 @@ from dlrun.config.resolvers import folder_name
 from dlrun.errors import ConfigError
 
 OWN = "hydra_plugins.dlrun."  # Hydra takes plugins of such names only
+MANY = 10_000_000  # values of a range that are looked at
 PLUGINS = {"hydra/sweeper": "dlrun", "hydra/launcher": "dlrun"}
 
 
@@ -213,14 +214,17 @@ def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:
     return values
 
 
-def _values(item: Override, most: int = 10_000) -> list[str]:
-    """What is to be checked of a sweep override: its values (the first of very many), or the ends of a range."""
+def _values(item: Override) -> list[str]:
+    """What is to be checked of a sweep override: its values, or the ends of a range."""
     value = item.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
     if not item.is_discrete_sweep():
         return []
-    return [text for text in itertools.islice(item.sweep_string_iterator(), most) if not text.startswith("_")]
+    if isinstance(value, RangeSweep):
+        texts = list(map(str, itertools.islice(value.range(), MANY)))
+        return [texts[0], texts[-1]] if len(texts) > 1 else texts
+    return [text for text in item.sweep_string_iterator() if not text.startswith("_")]
 
 
 def _as_settled(item: Override, values: Sequence[str], word: str) -> str:

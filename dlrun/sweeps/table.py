@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Lines:
             self.say(self._line(event), "" if event.status in GOOD else COLOURS.get(event.status, ""))
 
     def say(self, text: str, style: str = "") -> None:
-        print(text, flush=True)
+        with suppress(OSError):  # nobody reads it any more; the sweep goes on
+            print(text, flush=True)
 
     def finish(self, result: Result) -> None:
         for line in summary_lines(result):
