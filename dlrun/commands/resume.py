@@ -1,10 +1,9 @@
 """dlrun resume: go on with a run that was interrupted, killed or failed, or with a sweep."""
 
-from pathlib import Path
-
 from dlrun.commands.words import take_run
 from dlrun.report.painter import at_hand
 from dlrun.startup import loading
+from dlrun.sweeps.record import find_sweep
 
 HELP = """\
 dlrun resume RUN | SWEEP       go on exactly where a run, or a sweep of many, stopped, to the bit
@@ -12,7 +11,7 @@ dlrun resume RUN | SWEEP       go on exactly where a run, or a sweep of many, st
   dlrun resume last
   dlrun resume outputs/runs/2026-11-21_10-00-00_digits-mlp-adamw_1a2b3c4d
   dlrun resume 1a2b                                  the run id, or its beginning
-  dlrun resume outputs/sweeps/2026-11-21_10-00-00_5e6f7a8b
+  dlrun resume outputs/sweeps/2026-11-21_10-00-00_5e6f7a8b       or its id, 5e6f7a8b
 
 The last intact checkpoint is taken up; a damaged one is detected and the one before it used.
 The result is that of the run that was never stopped: same weights, same metrics.jsonl.
@@ -22,11 +21,12 @@ Of a sweep, what is finished stays, what was interrupted goes on, what failed is
 
 def run(arguments: list[str]) -> int:
     """Resume a run or a sweep. Returns: the exit code."""
-    if len(arguments) == 1 and Path(arguments[0], "sweep.json").is_file():
+    sweep = find_sweep(arguments[0]) if len(arguments) == 1 else None
+    if sweep is not None:
         from dlrun.sweeps.asking import go_on
         from dlrun.sweeps.table import view
 
-        return go_on(Path(arguments[0]), view())
+        return go_on(sweep, view())
     directory, words = take_run(arguments, "resume", known={})
     assert not words
     with at_hand():

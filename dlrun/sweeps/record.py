@@ -5,17 +5,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlrun.errors import UsageError
 from dlrun.runs.directory import SWEEPS
 from dlrun.runs.files import write_json
-from dlrun.sweeps.jobs import Job
+
+if TYPE_CHECKING:
+    from dlrun.sweeps.jobs import Job
 
 NAME = "sweep.json"
 SECONDS_BETWEEN_WRITES = 1.0
@@ -122,9 +125,14 @@ def folder_for(identity: str, fresh: bool) -> Path:
     return SWEEPS / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{identity}"
 
 
-def is_sweep(path: Path) -> bool:
-    """Whether `path` is the folder of a sweep."""
-    return (path / NAME).is_file()
+def find_sweep(word: str) -> Path | None:
+    """The folder of the sweep that `word` names, by its path, name or id; None if it names none, or several."""
+    if (Path(word) / NAME).is_file():
+        return Path(word)
+    if not re.fullmatch(r"[\w-]{4,}", word):
+        return None
+    found = [path.parent for path in SWEEPS.glob(f"*{word}/{NAME}")]
+    return found[0] if len(found) == 1 else None
 
 
 def _now() -> str:
