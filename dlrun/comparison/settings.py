@@ -10,7 +10,7 @@ from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.index import Entry
 
 TARGET = "._target_"
-DISPLAY = frozenset({"name"})  # what the run is called, no setting
+DISPLAY = frozenset({"name", "data.name"})  # what the run and its data are called, no settings
 REPEATS = ("seed", "data.split_seed", "data.fold", "data.bootstrap")  # what runs of one group may differ in
 
 Settings = dict[str, Any]
