@@ -10,7 +10,7 @@ from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.index import Entry
 
 TARGET = "._target_"
-DISPLAY = frozenset({"name", "data.name"})  # what the run and its data are called, no settings
+DISPLAY = frozenset({"name"})  # what the run is called, no setting
 REPEATS = ("seed", "data.split_seed", "data.fold", "data.bootstrap")  # what runs of one group may differ in
 
 Settings = dict[str, Any]
@@ -116,6 +116,8 @@ def _follows(
     key: str, varied: Sequence[str], values: Mapping[str, set[Any]], rows: Sequence[Mapping[str, Any]]
 ) -> bool:
     own = values[key]
+    if key == "data.name" and "data" in varied:
+        return True
     if ABSENT not in own:
         return False
     if own <= NOTHING and any(other.startswith(f"{key}.") for other in varied):
