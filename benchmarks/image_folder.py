@@ -130,8 +130,8 @@ def training_by_dlrun(folder: Path) -> Stretches:
     return taken
 
 
-def measure(folder: Path, rounds: int, train: bool) -> dict[str, Any]:
-    """Every stretch of every arm, the arms taking turns."""
+def measure(folder: Path, rounds: int, train: bool, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Every stretch of every arm, the arms taking turns; `keep` receives what is known after each round."""
     dlrun, torchvision = (training_by_dlrun, training_by_torchvision) if train else (data_by_dlrun, data_by_torchvision)
     runs: dict[str, Callable[[], Stretches]] = {
         "dlrun": partial(dlrun, folder),
@@ -146,10 +146,9 @@ def measure(folder: Path, rounds: int, train: bool) -> dict[str, Any]:
                 taken[stretch].setdefault(name, []).append(seconds[stretch])
             if DECODED in seconds:
                 taken["first"].setdefault("dlrun, decoded before", []).append(seconds[DECODED])
-    result = {stretch: compared(times) for stretch, times in taken.items()}
-    for stretch, arms in result.items():
-        show(f"50,000 JPEGs, {'training' if train else 'data'}, {stretch} epoch", arms)
-    return result
+        keep({stretch: compared(times) for stretch, times in taken.items()})
+    for stretch, times in taken.items():
+        show(f"50,000 JPEGs, {'training' if train else 'data'}, {stretch} epoch", compared(times))
 
 
 def subset(folder: Path, count: int, into: str) -> Path:
@@ -176,11 +175,13 @@ def main() -> None:
         rounds = 1 if options.quick else options.rounds
         for file in folder.glob("*/*"):
             file.read_bytes()
-        entries = machine() | {"rounds": rounds}
-        entries["data"] = measure(folder, rounds, train=False)
-        entries["training"] = measure(folder, rounds, train=True)
-    if not options.quick:
-        write(options.json, entries)
+        for kind in ("data", "training"):
+
+            def keep(result: dict[str, Any], kind: str = kind) -> None:
+                if not options.quick:
+                    write(options.json, machine() | {"rounds": rounds, kind: result}, said=False)
+
+            measure(folder, rounds, kind == "training", keep)
 
 
 if __name__ == "__main__":

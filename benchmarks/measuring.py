@@ -17,12 +17,18 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(arms: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
+def alternate(
+    arms: Mapping[str, Callable[[], float]],
+    rounds: int,
+    warm_up: bool = True,
+    after: Callable[[dict[str, list[float]]], object] = lambda times: None,
+) -> dict[str, list[float]]:
     """Seconds of each arm, round by round; every other round backwards, so that none always follows the same one.
 
     Args:
         arms: each returns the seconds it wants to be counted.
         warm_up: run each once before, uncounted.
+        after: called with all times so far at the end of each round, so that they can be kept.
     """
     if warm_up:
         for arm in arms.values():
@@ -31,6 +37,7 @@ def alternate(arms: Mapping[str, Callable[[], float]], rounds: int, warm_up: boo
     for turn in range(rounds):
         for name in list(arms)[:: -1 if turn % 2 else 1]:
             times[name].append(arms[name]())
+        after(times)
     return times
 
 
@@ -76,9 +83,15 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def write(path: Path, entries: Mapping[str, Any]) -> None:
-    """Replace these entries of a JSON file and leave the others, so that parts can be measured again on their own."""
+def write(path: Path, entries: Mapping[str, Any], said: bool = True) -> None:
+    """Replace these entries of a JSON file and leave the others, so that parts can be measured again on their own.
+
+    Called after each round too (`said` False: without a word), so that a run that is ended leaves its numbers.
+    """
     known = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known | dict(entries), indent=1) + "\n")
-    print(f"written: {path}")
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(json.dumps(known | dict(entries), indent=1) + "\n")
+    unfinished.replace(path)
+    if said:
+        print(f"written: {path}")

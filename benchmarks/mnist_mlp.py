@@ -9,18 +9,15 @@ accuracy of training, logging, schedule. Lightning (pip install lightning) is le
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import time
 import warnings
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import alternate, compared, machine, show, write
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -163,8 +160,8 @@ def dlrun_arm(batch_size: int) -> Arm:
     return epoch
 
 
-def measure(batch_size: int, rounds: int, peers: bool) -> dict[str, Any]:
-    """Seconds per epoch of each arm, in turn. Returns: per arm the times, and the ratios of medians to dlrun's."""
+def measure(batch_size: int, rounds: int, peers: bool, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Seconds per epoch of each arm, in turn; `keep` receives what is known after each round."""
     arms: dict[str, Arm | None] = {
         "dlrun": dlrun_arm(batch_size),
         "arithmetic": arithmetic(batch_size),
@@ -176,23 +173,10 @@ def measure(batch_size: int, rounds: int, peers: bool) -> dict[str, Any]:
             "lightning": lightning(batch_size, 0),
             "lightning, 2 workers": lightning(batch_size, 2),
         }
-    present = {name: arm for name, arm in arms.items() if arm is not None}
-    for arm in present.values():
-        arm()  # warm-up
-    times: dict[str, list[float]] = {name: [] for name in present}
-    for _ in range(rounds):
-        for name, arm in present.items():
-            times[name].append(arm())
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    print(f"\nbatch {batch_size}, {rounds} rounds   median s   min    max    x dlrun")
-    for name, values in times.items():
-        ratio = medians[name] / medians["dlrun"]
-        print(f"  {name:<24} {medians[name]:8.3f} {min(values):6.3f} {max(values):6.3f} {ratio:8.2f}", flush=True)
-    return {"seconds": times, "dlrun_over_arithmetic": medians["dlrun"] / medians["arithmetic"]} | {
-        f"{name} over dlrun": medians[name] / medians["dlrun"]
-        for name in present
-        if name[0] in "dl" and name != "dlrun"
-    }
+    name = f"batch {batch_size}"
+    present = {arm: run for arm, run in arms.items() if run is not None}
+    times = alternate(present, rounds, after=lambda times: keep({name: {"arms": compared(times)}}))
+    show(f"{name}, one epoch, {rounds} rounds", compared(times))
 
 
 def main() -> None:
@@ -202,16 +186,13 @@ def main() -> None:
     parser.add_argument("--without-peers", action="store_true", help="dlrun and the arithmetic alone")
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
-    result: dict[str, Any] = {
-        "date": str(date.today()),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
+
+    def keep(entry: dict[str, Any]) -> None:
+        if words.json:
+            write(words.json, machine() | entry, said=False)
+
     for batch_size in words.batch:
-        result[f"batch {batch_size}"] = measure(batch_size, words.rounds, not words.without_peers)
-    if words.json:
-        words.json.parent.mkdir(parents=True, exist_ok=True)
-        words.json.write_text(json.dumps(result, indent=1) + "\n")
+        measure(batch_size, words.rounds, not words.without_peers, keep)
 
 
 if __name__ == "__main__":

@@ -44,15 +44,18 @@ def measured_by(result: Mapping[str, Any]) -> str:
 def mnist_mlp(result: Mapping[str, Any]) -> str:
     parts = []
     for name in (key for key in result if key.startswith("batch")):
-        times: Mapping[str, list[float]] = result[name]["seconds"]
-        medians = {arm: sorted(values)[len(values) // 2] for arm, values in times.items()}
-        arms = {
-            arm: {"median": medians[arm], "min": min(v), "max": max(v), "ratio": medians[arm] / medians["dlrun"]}
-            for arm, v in times.items()
-        }
+        arms = result[name].get("arms") or arms_of(result[name]["seconds"])
         parts.append(f"MNIST, MLP 784-128-128-128-10, {name}, one epoch:\n\n{arms_table(arms)}")
-    machine = f"`python benchmarks/mnist_mlp.py`, {result['date']}, {result['machine']}, torch {result['torch']}."
-    return "\n\n".join([*parts, machine])
+    return "\n\n".join([*parts, measured_by({"command": "python benchmarks/mnist_mlp.py", **result})])
+
+
+def arms_of(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """`measuring.compared` of seconds that are no rounds, only the least, the median and the most."""
+    medians = {arm: sorted(values)[len(values) // 2] for arm, values in times.items()}
+    return {
+        arm: {"median": medians[arm], "min": min(v), "max": max(v), "ratio": medians[arm] / medians["dlrun"]}
+        for arm, v in times.items()
+    }
 
 
 def training_speed(result: Mapping[str, Any]) -> str:

@@ -146,7 +146,8 @@ def memory(per_class: int, loader: str, folder: Path) -> dict[str, float]:
     return {"data_mb": images_mb, "peak_mb": peak_mb}
 
 
-def measure(quick: bool) -> dict[str, Any]:
+def measure(quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All curves, one after another; `keep` receives each as soon as it is known."""
     rounds = 1 if quick else 3
     peak = peaks(quick)
     print(f"peaks: {peak['flops'] / 1e9:.0f} GFLOP/s in a matrix product, {peak['bytes'] / 1e9:.1f} GB/s in a copy")
@@ -155,21 +156,28 @@ def measure(quick: bool) -> dict[str, Any]:
     widths = [32, 64] if quick else [32, 128, 512, 1024]
     workers = [0, 1] if quick else [0, 1, 2, 4]
     limit = ["data.limit=1000"] if quick else ["data.limit=20000"]
-    result: dict[str, Any] = {
-        "peaks": peak,
-        "samples": sweep("samples", samples, lambda n: [*mlp(), f"data.limit={n}"], rounds, peak),
-        "batch": sweep("batch", batches, lambda n: [*mlp(), *limit, f"data.batch_size={n}"], rounds, peak),
-        "width": sweep("width", widths, lambda n: [*mlp(n), *limit], rounds, peak),
-    }
     streaming = [*mlp(), *limit, "data.loader=streaming"]
-    result["workers"] = sweep("workers", workers, lambda n: [*streaming, f"data.workers={n}"], rounds, peak)
-    result["resident"] = epoch([*mlp(), *limit], rounds, peak)
+    curves: dict[str, Callable[[], Any]] = {
+        "peaks": lambda: peak,
+        "samples": lambda: sweep("samples", samples, lambda n: [*mlp(), f"data.limit={n}"], rounds, peak),
+        "batch": lambda: sweep("batch", batches, lambda n: [*mlp(), *limit, f"data.batch_size={n}"], rounds, peak),
+        "width": lambda: sweep("width", widths, lambda n: [*mlp(n), *limit], rounds, peak),
+        "workers": lambda: sweep("workers", workers, lambda n: [*streaming, f"data.workers={n}"], rounds, peak),
+        "resident": lambda: epoch([*mlp(), *limit], rounds, peak),
+        "memory": lambda: memory_curves(quick),
+    }
+    result = {}
+    for name, curve in curves.items():
+        result[name] = curve()
+        keep(result)
+    return result
+
+
+def memory_curves(quick: bool) -> dict[str, list[dict[str, float]]]:
+    """Memory over the number of images, by loader."""
     folder = cifar_folder() / "train"
     counts = [20, 40] if quick else [500, 1000, 2000, 5000]
-    result["memory"] = {
-        loader: [memory(count, loader, folder) for count in counts] for loader in ("resident", "streaming")
-    }
-    return result
+    return {loader: [memory(count, loader, folder) for count in counts] for loader in ("resident", "streaming")}
 
 
 def chart(path: Path, across: str, up: str, draw: Callable[[Axes], None], log: bool = True) -> None:
@@ -240,10 +248,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            plot(measure(quick=True), Path(folder))
+            plot(measure(True, lambda result: None), Path(folder))
         return
     if not options.plot:
-        write(options.json, machine() | measure(quick=False))
+        measure(False, lambda result: write(options.json, machine() | result, said=False))
     plot(json.loads(options.json.read_text()), DOCS)
 
 

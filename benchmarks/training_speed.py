@@ -9,7 +9,8 @@ accuracy of training, schedule, logging. The others are what one writes for a si
 beyond the step: modules of torch and torchvision, tensors that lie in memory and are indexed by a permutation, with
 PyTorch's default AdamW ("by hand") and with its fused kernel ("by hand, fused"); for convolutions also with
 channels-last weights and images. "DataLoader" is the fused one over torchvision's data set, whose first step is not
-counted, as it starts the workers.
+counted, as it starts the workers. "timm" is the loop of timm's train.py, of its own pieces (timm_pieces.py), where timm
+is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import torch
 from measuring import RESULTS, alternate, compared, machine, show, write
 from peer_data import cifar_folder, mnist_root
+from timm_pieces import rounds_of_steps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,6 +51,7 @@ class Work:
         batches: from the training examples of dlrun's split, the batch size and the steps: endless enough batches.
         steps: per round.
         folder: of torchvision's data set, or None.
+        timm: name and root of the data set for timm, and the shape of an image; or None.
         clip: the largest norm of the gradients.
     """
 
@@ -57,6 +61,7 @@ class Work:
     batch_size: int
     steps: int
     loader: Callable[[Any, int, int], Batches] | None = None
+    timm: Callable[[], tuple[tuple[str, str], tuple[int, int, int]]] | None = None
     clip: float | None = None
     convolves: bool = False
 
@@ -183,6 +188,7 @@ WORKS = {
         batch_size=128,
         steps=5,
         loader=cifar_loader,
+        timm=lambda: (("", str(cifar_folder())), (3, 32, 32)),
         convolves=True,
     ),
     "lstm": Work(["data=mnist", "model=lstm"], LSTMByRows, image_batches, 128, 60, loader=mnist_loader),
@@ -193,6 +199,7 @@ WORKS = {
         batch_size=128,
         steps=60,
         loader=mnist_loader,
+        timm=lambda: (("torch/mnist", str(mnist_root())), (1, 28, 28)),
     ),
     "gpt": Work(["data=tinyshakespeare", "model=gpt", "trainer.clip.norm=1"], GPT, text_batches, 12, 100, clip=1.0),
 }
@@ -246,7 +253,8 @@ def by_dlrun(work: Work) -> tuple[Arm, assembly.Assembly]:
     return round_of_steps, a
 
 
-def measure(work: Work, rounds: int) -> dict[str, Any]:
+def measure(title: str, work: Work, rounds: int, keep: Callable[[dict[str, Any]], None]) -> None:
+    """All arms of a job, in turn; `keep` receives what is known after each round."""
     dlrun, a = by_dlrun(work)
     ready = work.batches(a.splits.train, a.spec, work.batch_size)
     next(ready)  # what is prepared once
@@ -260,7 +268,20 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
         for workers in (0, 2):
             data = lambda workers=workers: load(a.spec, work.batch_size, workers)  # noqa: E731
             arms[f"DataLoader, {workers} workers"] = by_hand(work, data, fused=True, layout=work.convolves, skip=1)
-    return {"steps": work.steps, "arms": compared(alternate(arms, rounds))}
+    if work.timm and find_spec("timm"):
+        data, shape = work.timm()
+        for workers in (0, 2):
+            arms[f"timm's pieces, {workers} workers"] = rounds_of_steps(
+                work.model(),
+                data,
+                shape,
+                (tuple(a.spec.mean), tuple(a.spec.std)),
+                batch_size=work.batch_size,
+                steps=work.steps,
+                workers=workers,
+            )
+    times = alternate(arms, rounds, after=lambda times: keep({"steps": work.steps, "arms": compared(times)}))
+    show(title, compared(times))
 
 
 def check(work: Work, steps: int = 4) -> dict[str, Any]:
@@ -320,9 +341,14 @@ def main() -> None:
         if options.quick:
             work.steps = 2
         rounds = 1 if options.quick else options.rounds
-        entries[name] = {"title": TITLES[name], "rounds": rounds, **measure(work, rounds)}
-        show(TITLES[name], entries[name]["arms"])
-    if not options.quick:
+
+        def keep(result: dict[str, Any], name: str = name, rounds: int = rounds) -> None:
+            entries[name] = {"title": TITLES[name], "rounds": rounds, **result}
+            if not options.quick:
+                write(options.json, entries, said=False)
+
+        measure(TITLES[name], work, rounds, keep)
+    if options.check and not options.quick:
         write(options.json, entries)
 
 

@@ -94,15 +94,29 @@ def commands(folder: Path, lht: Path | None, lht_python: str, epochs: Sequence[i
     return found
 
 
-def report(times: Mapping[str, list[float]], peers: Mapping[str, str | None]) -> dict[str, float]:
-    """Print the table. Returns: the peer's median over dlrun's, by command."""
+def ratios_of(times: Mapping[str, list[float]], peers: Mapping[str, str | None]) -> dict[str, float]:
+    """The peer's median over dlrun's, by command."""
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ratios = {name: medians[peer] / medians[name] for name, peer in peers.items() if peer}
+    return {name: medians[peer] / medians[name] for name, peer in peers.items() if peer}
+
+
+def report(times: Mapping[str, list[float]], ratios: Mapping[str, float]) -> None:
+    """Print the table."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"\n{'':<32}median s     min     max   template / dlrun")
     for name, values in times.items():
         ratio = f"{ratios[name]:10.1f}" if name in ratios else ""
         print(f"{name:<32}{medians[name]:8.2f} {min(values):7.2f} {max(values):7.2f} {ratio}")
-    return ratios
+
+
+def facts() -> dict[str, Any]:
+    """What a reader must know of where and when; importing torch here would change nothing but take long."""
+    return {
+        "date": str(date.today()),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
+        "torch": version("torch"),
+        "load_average": os.getloadavg(),
+    }
 
 
 def main() -> None:
@@ -118,6 +132,7 @@ def main() -> None:
     lht_python = words.lht_python if os.sep not in words.lht_python else os.path.abspath(words.lht_python)
     with tempfile.TemporaryDirectory() as folder:
         timed = commands(Path(folder), words.lht and words.lht.absolute(), lht_python, words.epochs)
+        peers = {name: command.peer for name, command in timed.items()}
         times: dict[str, list[float]] = {name: [] for name in timed}
         for round_ in range(words.rounds + 1):  # the first warms the caches of the disk and is not counted
             for name, command in timed.items():
@@ -127,17 +142,11 @@ def main() -> None:
                 print(f"{round_ or 'warm-up'}  {name:<32}{seconds:8.2f}", file=sys.stderr, flush=True)
                 if round_:
                     times[name].append(seconds)
-    result: dict[str, Any] = {
-        "date": str(date.today()),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
-        "torch": version("torch"),
-        "load_average": os.getloadavg(),
-        "seconds": times,
-        "template_over_dlrun": report(times, {name: command.peer for name, command in timed.items()}),
-    }
-    if words.json:
-        words.json.parent.mkdir(parents=True, exist_ok=True)
-        words.json.write_text(json.dumps(result, indent=1) + "\n")
+            if round_ and words.json:  # after each, so that a run that is ended leaves its numbers
+                result = facts() | {"seconds": times, "template_over_dlrun": ratios_of(times, peers)}
+                words.json.parent.mkdir(parents=True, exist_ok=True)
+                words.json.write_text(json.dumps(result, indent=1) + "\n")
+    report(times, ratios_of(times, peers))
 
 
 if __name__ == "__main__":

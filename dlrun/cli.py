@@ -30,6 +30,7 @@ More about one: dlrun COMMAND --help. Version: dlrun --version."""
 
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 BROKEN_PIPE = 141  # and by SIGPIPE
+GONE = "the current folder has been deleted or moved away; cd to one that is there (`cd .` if it has been made again)."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,11 +53,21 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except BrokenPipeError as error:
         return BROKEN_PIPE if _reader_is_gone() else _report(error)
+    except FileNotFoundError as error:
+        return _report(error if _folder_is_there() else UsageError(GONE))
     except KeyboardInterrupt:
         print("dlrun: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return _report(error)
+
+
+def _folder_is_there() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _nowhere() -> io.TextIOWrapper:

@@ -175,6 +175,20 @@ def test_without_a_stdout_there_is_nothing_to_complain_of():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_current_folder_that_has_been_deleted_is_named_and_another_missing_file_is_not(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for words in (["plan"], ["resume", "last"], ["profile"]):
+        assert cli.main(words) == 2
+        assert capsys.readouterr().err.startswith("dlrun: the current folder has been deleted or moved away; cd to one")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_dispatch", raises(FileNotFoundError("there is no x")))
+    assert cli.main(["plan"]) == 1
+    assert capsys.readouterr().err.startswith("dlrun: FileNotFoundError: there is no x\n")
+
+
 def test_another_broken_pipe_is_reported(command, capsys):
     command(raises(BrokenPipeError("a worker died")))
     assert cli.main(["list"]) == 1

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from dlrun.config.check import device_problem
+from dlrun.config.check import OPTIONAL, PLAIN, REQUIRED, device_problem
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.directory import RunDirectory, find_run
+
+OF_RUNS = (*PLAIN, *REQUIRED, *OPTIONAL, "experiment", "hydra")  # keys that a run's words begin with
 
 
 def take_run(
@@ -55,19 +57,27 @@ def take_runs(
 def own_words(arguments: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The `key=value` words of the command's own among its arguments, and the others, which are the run's.
 
-    Raises: UsageError for one that is given twice.
+    Raises: UsageError for one that is given twice, and for a key that no run has and is nearly one of them.
     """
     own: dict[str, str] = {}
     others = []
     for word in arguments:
         key, equals, value = word.partition("=")
         if not equals or key not in known:
+            if equals and not key.startswith("-") and (near := _one_of_its_own(key, known)):
+                raise UsageError(f"unknown key '{key}', in {word}.{near}")
             others.append(word)
             continue
         if key in own:
             raise UsageError(f"{key} is given twice, as '{own[key]}' and '{value}'; leave one out.")
         own[key] = value
     return own, others
+
+
+def _one_of_its_own(key: str, known: Sequence[str]) -> str:
+    """` Did you mean 'steps'?` if `key` is nearer to a key of the command than to those of runs, else nothing."""
+    near = did_you_mean(key, known)
+    return near if near == did_you_mean(key, [*known, *OF_RUNS]) else ""
 
 
 def whole(words: Mapping[str, str], key: str, least: int) -> int | None:

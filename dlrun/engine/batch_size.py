@@ -37,12 +37,14 @@ def choose(trial: Trial, examples: int, accumulate: int, device: torch.device) -
     """A batch size for the device, and a sentence that says why this one.
 
     On a GPU the largest that fits with a margin. On a CPU, where memory is rarely what limits, the smallest that is
-    nearly as fast as any. Both are at most what leaves 20 steps in an epoch.
+    nearly as fast as any. Both are at most what leaves 20 steps in an epoch, where no batch has one example then.
 
     Raises: DeviceMemoryError if the smallest does not fit.
     """
     sizes = candidates(examples, accumulate)
     limited = f"no more than {sizes[-1]}, as an epoch is to have {STEPS_PER_EPOCH} steps"
+    if examples < STEPS_PER_EPOCH * accumulate * sizes[-1]:
+        limited = f"{sizes[-1]} is the fewest with which no batch of the {examples} examples has but one"
     budget = int(SHARE * _available(device))
     if device.type == "cuda":
         between = without_remainder_of_one(examples)
@@ -66,10 +68,14 @@ def candidates(examples: int, accumulate: int = 1) -> list[int]:
 
 
 def without_remainder_of_one(examples: int) -> Callable[[int], int]:
-    """From a size to the next smaller one with which no batch has one example, of which batch norm has no variance."""
+    """From a size to the next smaller one with which no batch has one example, of which batch norm has no variance.
+
+    Of few examples that may be none, as 1 is for 2 in 61; then the next larger, and an epoch has fewer steps.
+    """
 
     def nearest(size: int) -> int:
-        return next(smaller for smaller in range(size, 0, -1) if examples % smaller != 1)
+        others = (*range(size, 1, -1), *range(max(size, 1) + 1, examples + 1))
+        return next((other for other in others if examples % other != 1), 1)
 
     return nearest
 

@@ -160,10 +160,10 @@ class HostState:
 
     def __init__(self, step: TrainStep, augment: Sequence[object] = ()) -> None:
         self.attributes = {
-            f"{path}.{name}": value if isinstance(value, PLAIN) else id(value)
+            f"{path}.{name}": _identity(value)
             for path, owner in (*_owners(step), *((type(change).__name__, change) for change in augment))
             for name, value in getattr(owner, "__dict__", {}).items()
-            if isinstance(value, (*PLAIN, Tensor, tuple))
+            if isinstance(value, (*PLAIN, Tensor, tuple, list))
         }
         self.buffers = {name: id(buffer) for name, buffer in step.model.named_buffers()}
         self.random = (random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state())
@@ -205,6 +205,13 @@ def _owners(step: TrainStep) -> Iterator[tuple[str, Any]]:
             if isinstance(part, nn.Module):
                 for name, module in part.named_modules():
                     yield f"{type(part).__name__}.{name}".rstrip("."), module
+
+
+def _identity(value: Any) -> Any:
+    """What is equal as long as an attribute is not changed; a list also by what it holds."""
+    if isinstance(value, list):
+        return [id(value), *(item if isinstance(item, PLAIN) else id(item) for item in value)]
+    return value if isinstance(value, PLAIN) else id(value)
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -77,6 +77,8 @@ WORDS = {
     "profile --cfg job": ["dlrun profile measures one run", "--cfg"],
     "profile steps=0": ["steps", "a whole number >= 1", "'0'"],
     "profile steps=many": ["steps", "a whole number >= 1", "'many'"],
+    "profile setps=5": ["'setps'", "setps=5", "Did you mean 'steps'?"],
+    "profile model=cnn ouT=x": ["'ouT'", "Did you mean 'out'?"],
     "profile steps=5 steps=6": ["steps is given twice", "'5' and '6'"],
     "profile trainer.epochs=0": ["trainer.epochs", "0", "a whole number >= 1"],
     "profile --hydra-help": ["dlrun profile measures one run", "--hydra-help"],

@@ -23,7 +23,10 @@ from ..samples import sample
         (1279, 1, [8, 16, 32]),
         (1294, 2, [8, 16, 32]),
         (100, 1, [4]),
-        (7, 1, [1]),
+        (61, 1, [7]),  # 2, 3, 4, 5 and 6 leave one over
+        (7, 1, [4]),
+        (2, 1, [2]),
+        (1, 1, [1]),
     ],
 )
 def test_an_epoch_keeps_twenty_steps(examples, accumulate, sizes):
@@ -110,6 +113,15 @@ def test_no_epoch_ends_with_a_batch_of_one_example(monkeypatch):
     assert candidates(321) == [7, 15]  # 321 = 20 · 16 + 1 = 40 · 8 + 1
     a = assembly.assemble(compose(["model.norm=batch", "data.limit=321", "data.batch_size=auto"]).config)
     assert a.config["data"]["batch_size"] in (7, 15)
+
+
+def test_batch_norm_gets_two_examples_of_however_few(monkeypatch):
+    monkeypatch.setattr(batch_size, "SECONDS", 0.0)
+    a = assembly.assemble(compose(["model.norm=batch", "data.limit=61", "data.batch_size=auto"]).config)
+    assembly.prepare_training(a, lambda record: None, ())  # which refuses a batch of one
+    assert a.config["data"]["batch_size"] == 7
+    assert a.notes[0].startswith("data.batch_size=auto is 7: the fastest here, ")
+    assert "; 7 is the fewest with which no batch of the 61 examples has but one; optimizer.lr" in a.notes[0]
 
 
 def by_size(batch_size: int) -> Splits:

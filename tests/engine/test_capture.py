@@ -96,6 +96,16 @@ class Counts(nn.Module):
         return x
 
 
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return x
+
+
 class Draws(nn.Module):
     def __init__(self, draw):
         super().__init__()
@@ -120,12 +130,13 @@ class Replaces(nn.Module):
     ("module", "reason"),
     [
         (Counts(), r"changes model.\d.calls"),
+        (Remembers(), r"changes model.\d.seen"),
         (Replaces(), r"changes .*mean"),
         (Draws(random.random), "random numbers from random,"),
         (Draws(np.random.rand), r"from numpy\.random"),
         (Draws(lambda: torch.rand(1)), "from torch's generator of the CPU"),
     ],
-    ids=["counter", "buffer", "python", "numpy", "torch"],
+    ids=["counter", "list", "buffer", "python", "numpy", "torch"],
 )
 def test_what_a_graph_would_not_repeat_is_noticed_and_done_eagerly(module, reason):
     t = training()
