@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from dlrun.config.schema import Launcher
 from dlrun.stacked.plan import stacks
 from dlrun.sweeps.devices import Leases
+from dlrun.sweeps.interruption import Interrupted
 from dlrun.sweeps.jobs import DONE, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
 from dlrun.sweeps.record import SweepRecord
@@ -139,7 +138,7 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
     tries: Counter[int] = Counter()
     for jobs in together(todo, settings, pool.size):
         pool.submit(*jobs)
-    with _Interrupted(pool) as interrupted:
+    with Interrupted(pool) as interrupted:
         for event in pool.events():
             view.event(event)
             if not isinstance(event, Ended):
@@ -181,29 +180,3 @@ def together(todo: Sequence[Job], settings: Launcher, workers: int) -> list[list
     groups = [group for group in groups if len(group) > 1]
     stacked = {id(job) for group in groups for job in group}
     return groups + [[job] for job in todo if id(job) not in stacked]
-
-
-class _Interrupted:
-    """While entered, the first SIGINT or SIGTERM lets jobs save and end, and the second ends them at once."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool, self.count = pool, 0
-        self._previous: dict[int, Any] = {}
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.pool.stop()
-        else:
-            self.pool.kill()
-
-    def __enter__(self) -> _Interrupted:
-        if threading.current_thread() is not threading.main_thread():
-            return self  # where Python delivers no signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
