@@ -61,7 +61,7 @@ def check_outputs(stack: Stack, batches: Batches, loaders: Sequence[Loader]) -> 
     apart = (outputs.float() - alone.float()).abs().max() / alone.float().abs().max().clamp_min(1e-12)
     if not apart < TOLERANCE and stack.precision.name == "fp32":
         raise CannotStackError(
-            f"{_model(stack)} cannot be trained in a stack: its outputs there differ from its own by {float(apart):.1e}."
+            f"{_model(stack)} cannot be trained in a stack: its outputs differ there by {float(apart):.1e}."
         )
 
 

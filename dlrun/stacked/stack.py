@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlrun.engine.precision import Precision
 from dlrun.stacked.layers import by_hand
+from dlrun.stacked.recurrent import recurrence_written_out
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,7 +87,10 @@ class Stack:
             x = inputs[0].expand(len(self), *inputs[0].shape) if shared else inputs[0]
             return self._layers(x, self._weights)
         made = torch.vmap(self._call, in_dims=(0, 0, None if shared else 0), randomness="different")
-        with sdpa_kernel(SDPBackend.MATH):  # attention by plain operations: vmap knows no other
+        with (
+            recurrence_written_out(self.template),
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # attention by plain operations: vmap knows no other
             return made(self._weights, self._buffers, inputs)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What follows from the gradients of a stack: the update of each run's weights, by its own optimizer's rule and rates."""
+"""From the gradients of a stack to the update of each run's weights, by its own optimizer's rule and rates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Update(Protocol):
     """Moves the weights of all runs."""
 
     def __call__(self, gradients: Tensor, measure: bool) -> None:
-        """One step of every run, by gradients (K, P); `measure`: leave the norm of each run's in its `gradient_norm`."""
+        """One step of every run, by gradients (K, P); `measure`: leave each run's norm in its `gradient_norm`."""
 
     def hand_back(self, k: int) -> None:
         """Bring the optimizer of a run up to date, so that it can be saved or go on alone."""
