@@ -32,9 +32,9 @@ RESULT = measuring.RESULTS / "stacked.json"
 STEPS = ["trainer.max_steps=200", "trainer.eval_every=100", "trainer.device=cpu", "trainer.threads=1"]
 CASES: dict[str, list[str]] = {
     "digits, MLP 64-32-10, batch 32": ["data=digits", "model.widths=[32]", "data.batch_size=32"],
-    "digits, MLP 64-32-10, batch 128": ["data=digits", "model.widths=[32]"],
+    "digits, MLP 64-32-10, batch 128": ["data=digits", "model.widths=[32]", "data.batch_size=128"],
     "digits, MLP 64-256-128-10, batch 32": ["data=digits", "data.batch_size=32"],
-    "digits, MLP 64-256-128-10, batch 128": ["data=digits"],
+    "digits, MLP 64-256-128-10, batch 64": ["data=digits"],
     "digits, CNN 8-16, batch 32": ["data=digits", "model=cnn", "model.channels=[8,16]", "data.batch_size=32"],
     "MNIST, MLP 784-16-10, batch 128": ["data=mnist", "model.widths=[16]"],
     "MNIST, MLP 784-128-128-128-10, batch 128": ["data=mnist", "model.widths=[128,128,128]"],

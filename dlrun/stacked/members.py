@@ -65,15 +65,22 @@ class Logs:
         handler.addFilter(lambda record: self.speaker is member)
 
 
-def make_members(composed: Sequence[Composed], consoles: Sequence[Console]) -> list[Member]:
+def make_members(
+    composed: Sequence[Composed], consoles: Sequence[Console], check: Callable[[Assembly], None] | None = None
+) -> list[Member]:
     """Everything that the runs need, in the order given; nothing is written.
+
+    Args:
+        check: told of the first, before the others are made; may raise.
 
     Raises: DlrunError if something of one of them does not fit.
     """
     data = SharedData()
-    members = []
+    members: list[Member] = []
     for item, console in zip(composed, consoles, strict=True):
         a = assembly.assemble(item.config, splits=data.splits(item.config))
+        if check is not None and not members:
+            check(a)
         a.loader = data.loader
         session = Session(a, RunDirectory(item.run_dir), data.fingerprint(a), console)
         members.append(Member(session))

@@ -145,8 +145,7 @@ def _stacked(tensors: Sequence[Tensor], place: Tensor | None = None) -> Tensor:
     """The tensors as one, which lies in the rows of `place` if that is given; each becomes a view of it."""
     stacked = torch.stack([tensor.detach() for tensor in tensors])
     if place is not None:
-        place.copy_(stacked.view(len(tensors), -1))
-        stacked = place.view(stacked.shape).detach()
+        stacked = place.view(stacked.shape).copy_(stacked).detach()
     for tensor, view in zip(tensors, stacked.unbind(), strict=True):
         tensor.data = view
     return stacked
