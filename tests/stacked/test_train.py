@@ -175,4 +175,6 @@ def test_what_cannot_be_stacked_is_refused_before_anything_is_written(composed, 
     lstm = compose([*WORDS[:2], "model=lstm", "model.hidden=4", "model.truncate=4", "trainer.epochs=1"])
     with pytest.raises(CannotStackError, match=r"cannot be trained in a stack: .* given a state"):
         train_stack([variant(lstm, tmp_path / "one"), variant(lstm, tmp_path / "two", seed=1)], quiet(2))
+    with pytest.raises(CannotStackError, match=r"a stack of 2 runs with 1,242 parameters .* not known to be faster"):
+        train_stack([one, variant(composed, tmp_path / "two", seed=1)], quiet(2), forced=False)
     assert not any(tmp_path.iterdir())
