@@ -23,6 +23,8 @@ class CannotStackError(DlrunError):
 def check_parts(trainings: Sequence[Training]) -> None:
     """Refuse what only the parts themselves can tell. Raises: CannotStackError."""
     for t in trainings:
+        if t.total_steps == 0:
+            raise CannotStackError("nothing in the model learns, so there is nothing to train in a stack.")
         if not isinstance(t.loader, ResidentLoader):
             raise CannotStackError(
                 "data.loader=auto streams these data, which do not fit on the device, and a stack needs them there; "

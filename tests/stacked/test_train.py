@@ -147,6 +147,16 @@ def test_convolutions_go_on_alone_with_moments_in_the_layout_of_their_weights(tm
     must_agree(experiment.resume(runs[0], quiet(1)[0]), alone, rtol=1e-2)
 
 
+def test_dropout_is_of_each_run_and_said_to_be_another_than_alone(tmp_path):
+    dropout = compose([*WORDS[:-1], "model.dropout=0.5", "trainer.max_steps=3"])
+    # Of one seed, so that nothing but dropout can tell them apart.
+    members = [variant(dropout, tmp_path / f"s{k}", trainer__early_stopping=None, name=str(k)) for k in range(2)]
+    runs = train_stack(members, quiet(2))
+    ours, theirs = (weights(run) for run in runs)
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
+    assert all(run.log.read_text().count("does not end with the numbers") == 1 for run in runs)
+
+
 class FullDisk(Quiet):
     """Fails at the first validation with an error that is nobody else's."""
 
