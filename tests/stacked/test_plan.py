@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +40,11 @@ def test_runs_are_together_that_differ_in_numbers_alone():
         changed(trainer__sam={"rho": 0.05}, seed=1),
     ]
     assert stacks(configs) == [[0, 2], [1, 4], [3], [5], [6]]
+
+
+def test_planning_loads_no_torch():
+    code = "import sys, dlrun.stacked.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_stack_is_dealt_out_to_the_workers():

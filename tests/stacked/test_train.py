@@ -147,6 +147,14 @@ def test_convolutions_go_on_alone_with_moments_in_the_layout_of_their_weights(tm
     must_agree(experiment.resume(runs[0], quiet(1)[0]), alone, rtol=1e-2)
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_they_are_what_they_would_be_alone_too(tmp_path):
+    base = compose([*WORDS, "trainer.device=cuda", "trainer.precision=fp32"])
+    members = [variant(base, tmp_path / f"s{k}", **values) for k, values in enumerate(VARIANTS)]
+    for k, run in enumerate(train_stack(members, quiet(3))):
+        must_agree(run, experiment.train(variant(base, tmp_path / f"a{k}", **VARIANTS[k]), quiet(1)[0]), rtol=1e-3)
+
+
 def test_dropout_is_of_each_run_and_said_to_be_another_than_alone(tmp_path):
     dropout = compose([*WORDS[:-1], "model.dropout=0.5", "trainer.max_steps=3"])
     # Of one seed, so that nothing but dropout can tell them apart.
