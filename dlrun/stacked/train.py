@@ -38,7 +38,7 @@ def train_stack(
     members = make_members(composed, consoles, check=None if forced else partial(refuse_slow, len(composed)))
     check_parts([member.training for member in members])
     training = StackedTraining(members)
-    check_outputs(training.stack, training.batches, [member.training.loader for member in members])
+    check_outputs(training.stack, training.batches)
     _create(composed, members)
     training.go()
     return [member.session.run for member in members]

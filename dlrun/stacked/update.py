@@ -22,8 +22,15 @@ Number = float | Tensor  # of all runs, or (K, 1)
 class Update(Protocol):
     """Moves the weights of all runs."""
 
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
-        """One step of every run, by gradients (K, P); `measure`: leave each run's norm in its `gradient_norm`."""
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
+        """One step of every run.
+
+        Args:
+            gradients: (K, P).
+            measure: leave the norm of each run's in its `gradient_norm`.
+
+        Returns: the learning rate of each run's first group in this step.
+        """
 
     def hand_back(self, k: int) -> None:
         """Bring the optimizer of a run up to date, so that it can be saved or go on alone."""
@@ -38,7 +45,8 @@ class Each:
     def __init__(self, stack: Stack, steps: Sequence[TrainStep]) -> None:
         self.stack, self.steps = stack, list(steps)
 
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
+        taken = [step.schedule.lrs[0] for step in self.steps]
         for model, step, own in zip(self.stack.models, self.steps, self.stack.cut(gradients), strict=True):
             step.measure_norm = measure
             step.begin()
@@ -46,6 +54,7 @@ class Each:
                 model.get_parameter(name).grad = gradient
             step.follow()
             step.end()
+        return taken
 
     def hand_back(self, k: int) -> None:
         """Nothing: it is."""
@@ -89,7 +98,7 @@ class Together:
         self._settle()
 
     @torch.no_grad()
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
         limits = [step.transforms[0].limit if step.transforms else math.inf for step in self.steps]  # type: ignore[attr-defined]
         if measure or min(limits) < math.inf:
             norms = gradients.norm(dim=1)
@@ -113,6 +122,7 @@ class Together:
             schedule.step()
         for step in self.steps:
             step.settle()
+        return [rates[id(step.schedule)][0] for step in self.steps]
 
     def hand_back(self, k: int) -> None:
         step, model = self.steps[k], self.stack.models[k]
