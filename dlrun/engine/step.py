@@ -268,6 +268,7 @@ class TrainStep:
         self.micro.size = state.get("micro_batch_size", self.micro.size)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(self._as_here(state["optimizer"]))
+        _lay_out_like_parameters(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -277,6 +278,17 @@ class TrainStep:
             self.lookahead.load_state_dict(state["lookahead"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _lay_out_like_parameters(optimizer: Optimizer) -> None:
+    """Give moments the memory layout of their parameters, which fused kernels take for granted.
+
+    It is another one after a passage through a stack of runs (dlrun/stacked), where no weights are channels-last.
+    """
+    for parameter, state in getattr(optimizer, "state", {}).items():
+        for name, value in state.items() if isinstance(state, dict) else ():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _clears_gradients_as_ever(optimizer: Optimizer) -> bool:

@@ -13,13 +13,18 @@ from dlrun.engine.loaders import Draw, Loader, ResidentLoader
 
 
 class Batches:
-    """Makes the batches of K loaders, (K, B, …).
+    """Makes the batches of K loaders, (K, B, …), one after the other; call `begin` first.
 
     Where all gather from the same inputs, and nothing random happens to them, one gather serves for all.
+
+    Attributes:
+        position: of the next batch in its epoch.
     """
 
     def __init__(self, loaders: Sequence[Loader]) -> None:
-        self.loaders = list(loaders)
+        self.loaders = [loader for loader in loaders if isinstance(loader, ResidentLoader)]
+        assert len(self.loaders) == len(loaders)
+        self.position = 0
         self._inputs = _common_inputs(self.loaders)
         self._targets: Tensor | None = None  # (K, N), where they differ
         if self._inputs is not None:
@@ -28,19 +33,31 @@ class Batches:
             if any(targets is not own[0] for targets in own):
                 self._targets = torch.stack(own)
 
-    def make(self, draws: Sequence[Draw]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The models' arguments, and the targets, by work on the device alone."""
+    def begin(self, epoch: int, first: int) -> None:
+        """Let the next batch be the one at position `first` of an epoch."""
+        self.position = first
         if self._inputs is None:
+            self._draws = [loader.draws(epoch, first) for loader in self.loaders]
+            return
+        device, size = self.loaders[0].device, self.loaders[0].batch_size
+        orders = torch.stack([loader.order(epoch) for loader in self.loaders])
+        pinned = orders.pin_memory() if device.type == "cuda" else orders
+        self._index = pinned.to(device, non_blocking=True).split(size, 1)  # (K, B) each
+
+    def next(self, most: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The models' arguments, and the targets, of the next batch, or of its first `most` examples."""
+        position, self.position = self.position, self.position + 1
+        if self._inputs is None:
+            draws = [_first(next(draws), most) for draws in self._draws]
             return _stacked([_made(loader, draw) for loader, draw in zip(self.loaders, draws, strict=True)])
-        index = torch.stack([draw.tensors[0] for draw in draws])  # (K, B)
+        index = self._index[position][:, :most]
         flat = index.flatten()
         if self._targets is None:
             targets = self._common_targets.index_select(0, flat)
         else:
-            rows = index.view(*index.shape, *(1,) * (self._targets.ndim - 2)).expand(
-                *index.shape, *self._targets.shape[2:]
-            )
-            targets = self._targets.gather(1, rows).flatten(0, 1)
+            whole = self._targets  # (K, N, …)
+            rows = torch.arange(len(whole), device=flat.device).unsqueeze(1)
+            targets = whole[rows, index].flatten(0, 1)
         batch = self.loaders[0].prepare.apply(Batch(self._inputs.index_select(0, flat), targets))
         assert isinstance(batch.inputs, Tensor)
         return (batch.inputs.unflatten(0, index.shape),), batch.targets.unflatten(0, index.shape)
@@ -56,6 +73,12 @@ def _common_inputs(loaders: Sequence[Any]) -> Tensor | None:
             return None
     inputs: Tensor = first.examples.inputs
     return inputs
+
+
+def _first(draw: Draw, most: int | None) -> Draw:
+    if most is None:
+        return draw
+    return Draw(draw.step, min(most, draw.size), tuple(tensor[:most] for tensor in draw.tensors), draw.longest)
 
 
 def _made(loader: Loader, draw: Draw) -> Batch:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
-from dlrun.engine.loaders import Draw, Loader, ResidentLoader
+from dlrun.engine.loaders import ResidentLoader
 from dlrun.engine.training import Training
 from dlrun.errors import DlrunError
 from dlrun.stacked.batches import Batches
 from dlrun.stacked.stack import Stack
 
 TOLERANCE = 1e-3  # of the largest output: what float32 and another order of summation may make of it
+
+EXAMPLES = 2
 
 
 class CannotStackError(DlrunError):
@@ -23,6 +25,8 @@ class CannotStackError(DlrunError):
 def check_parts(trainings: Sequence[Training]) -> None:
     """Refuse what only the parts themselves can tell. Raises: CannotStackError."""
     for t in trainings:
+        if t.total_steps == 0:
+            raise CannotStackError("nothing in the model learns, so there is nothing to train in a stack.")
         if not isinstance(t.loader, ResidentLoader):
             raise CannotStackError(
                 "data.loader=auto streams these data, which do not fit on the device, and a stack needs them there; "
@@ -40,12 +44,13 @@ def check_parts(trainings: Sequence[Training]) -> None:
             raise CannotStackError("a model with parameters of several types cannot be trained in a stack.")
 
 
-def check_outputs(stack: Stack, batches: Batches, loaders: Sequence[Loader]) -> None:
+def check_outputs(stack: Stack, batches: Batches) -> None:
     """Two examples through the stack, forwards and backwards, and through each model.
 
     Raises: CannotStackError unless they agree.
     """
-    inputs, targets = batches.make([_few(next(loader.draws(0))) for loader in loaders])
+    batches.begin(0, 0)
+    inputs, targets = batches.next(EXAMPLES)
     for model in stack.models:
         model.eval()
     try:
@@ -61,13 +66,9 @@ def check_outputs(stack: Stack, batches: Batches, loaders: Sequence[Loader]) -> 
     apart = (outputs.float() - alone.float()).abs().max() / alone.float().abs().max().clamp_min(1e-12)
     if not apart < TOLERANCE and stack.precision.name == "fp32":
         raise CannotStackError(
-            f"{_model(stack)} cannot be trained in a stack: its outputs there differ from its own by {float(apart):.1e}."
+            f"{_model(stack)} cannot be trained in a stack: its outputs differ there by {float(apart):.1e}."
         )
 
 
 def _model(stack: Stack) -> str:
     return f"the model ({type(stack.template).__name__})"
-
-
-def _few(draw: Draw) -> Draw:
-    return Draw(draw.step, min(2, draw.size), tuple(tensor[:2] for tensor in draw.tensors), draw.longest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from dlrun.config import schema
 from dlrun.config.compose import Composed
 from dlrun.config.identity import canonical
 from dlrun.contracts import Arrays, Augment, Splits
-from dlrun.engine.loaders import Draw, Loader, ResidentLoader
+from dlrun.engine.loaders import Loader, ResidentLoader
 from dlrun.engine.order import make_order
 from dlrun.engine.step import Schedule
 from dlrun.engine.training import Training
@@ -32,14 +32,12 @@ class Member:
 
     Attributes:
         open: what is to be closed when the run ends: its files, its lock, its log.
-        draws: of the epoch under way.
         error: what it has failed with.
         finish: what is left to do once its curves are drawn.
     """
 
     session: Session
     open: ExitStack = field(default_factory=ExitStack)
-    draws: Iterator[Draw] = field(default_factory=lambda: iter(()))
     error: Exception | None = None
     finish: Callable[[], None] = lambda: None
     evaluator: Any = None
@@ -65,15 +63,22 @@ class Logs:
         handler.addFilter(lambda record: self.speaker is member)
 
 
-def make_members(composed: Sequence[Composed], consoles: Sequence[Console]) -> list[Member]:
+def make_members(
+    composed: Sequence[Composed], consoles: Sequence[Console], check: Callable[[Assembly], None] | None = None
+) -> list[Member]:
     """Everything that the runs need, in the order given; nothing is written.
+
+    Args:
+        check: told of the first, before the others are made; may raise.
 
     Raises: DlrunError if something of one of them does not fit.
     """
     data = SharedData()
-    members = []
+    members: list[Member] = []
     for item, console in zip(composed, consoles, strict=True):
         a = assembly.assemble(item.config, splits=data.splits(item.config))
+        if check is not None and not members:
+            check(a)
         a.loader = data.loader
         session = Session(a, RunDirectory(item.run_dir), data.fingerprint(a), console)
         members.append(Member(session))

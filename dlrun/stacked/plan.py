@@ -32,6 +32,7 @@ REFUSED: dict[str, str] = {
     "trainer.checkpoint_activations": "it keeps its activations; set it to false",
     "model.carry": "it does not carry states from batch to batch; set it to false",
 }
+LARGEST = 64  # runs in a stack: more gain nothing
 PLAIN = {"trainer.accumulate": (1,), "trainer.graph": ("auto", False)}
 
 
@@ -42,6 +43,12 @@ def stacks(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         key = f"alone {position}" if obstacle(config) else canonical(_bound(config))
         groups.setdefault(key, []).append(position)
     return list(groups.values())
+
+
+def parts(stack: Sequence[int], workers: int) -> list[list[int]]:
+    """The members of a stack dealt out to workers, as equally many to each as can be, two or more if there are."""
+    count = max(min(workers, len(stack) // 2), -(-len(stack) // LARGEST), 1)
+    return [list(stack[part::count]) for part in range(count)]
 
 
 def obstacle(config: Mapping[str, Any]) -> str:

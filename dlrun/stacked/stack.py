@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlrun.engine.precision import Precision
 from dlrun.stacked.layers import by_hand
+from dlrun.stacked.recurrent import recurrence_written_out
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,7 +87,10 @@ class Stack:
             x = inputs[0].expand(len(self), *inputs[0].shape) if shared else inputs[0]
             return self._layers(x, self._weights)
         made = torch.vmap(self._call, in_dims=(0, 0, None if shared else 0), randomness="different")
-        with sdpa_kernel(SDPBackend.MATH):  # attention by plain operations: vmap knows no other
+        with (
+            recurrence_written_out(self.template),
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # attention by plain operations: vmap knows no other
             return made(self._weights, self._buffers, inputs)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -141,8 +145,7 @@ def _stacked(tensors: Sequence[Tensor], place: Tensor | None = None) -> Tensor:
     """The tensors as one, which lies in the rows of `place` if that is given; each becomes a view of it."""
     stacked = torch.stack([tensor.detach() for tensor in tensors])
     if place is not None:
-        place.copy_(stacked.view(len(tensors), -1))
-        stacked = place.view(stacked.shape).detach()
+        stacked = place.view(stacked.shape).copy_(stacked).detach()
     for tensor, view in zip(tensors, stacked.unbind(), strict=True):
         tensor.data = view
     return stacked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from dlrun.config.compose import Composed
 from dlrun.config.identity import run_id
@@ -17,23 +18,27 @@ from dlrun.stacked.fit import CannotStackError, check_outputs, check_parts
 from dlrun.stacked.members import Member, make_members
 from dlrun.stacked.plan import FREE, obstacle, stacks
 from dlrun.stacked.training import StackedTraining
+from dlrun.stacked.worth import refuse_slow
 
 
-def train_stack(composed: Sequence[Composed], consoles: Sequence[Console]) -> list[RunDirectory]:
+def train_stack(
+    composed: Sequence[Composed], consoles: Sequence[Console], *, forced: bool = True
+) -> list[RunDirectory]:
     """Train, test and record several runs as one. How each has ended is in its summary.json.
 
     A run that diverges, stops early or fails leaves the stack, and the others go on. SIGINT and SIGTERM interrupt all.
 
     Args:
         consoles: one for each run.
+        forced: also where it is not known to be faster than one run after the other.
 
     Raises: CannotStackError, and other DlrunErrors, before anything is written.
     """
     refuse(composed)
-    members = make_members(composed, consoles)
+    members = make_members(composed, consoles, check=None if forced else partial(refuse_slow, len(composed)))
     check_parts([member.training for member in members])
     training = StackedTraining(members)
-    check_outputs(training.stack, training.batches, [member.training.loader for member in members])
+    check_outputs(training.stack, training.batches)
     _create(composed, members)
     training.go()
     return [member.session.run for member in members]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dlrun.engine.interrupt import Interrupt
-from dlrun.engine.loaders import Draw
-from dlrun.engine.loop import after_step, diverge, finish, logs_next, start, validate
+from dlrun.engine.loop import after_step, diverge, finish, logs_next, start
 from dlrun.engine.meter import DivergedError
 from dlrun.engine.training import Training
 from dlrun.experiment import FINISHED
@@ -24,6 +24,11 @@ from dlrun.stacked.members import Logs, Member, share_schedules
 from dlrun.stacked.stack import Stack
 from dlrun.stacked.update import Each, Together, Update, can_be_together, column_order
 from dlrun.stacked.validation import Validation
+
+COMMON_CHANCE = (
+    "This run is trained in a stack, where one generator draws what all its runs drop out: it does not end with the "
+    "numbers that it would end with alone."
+)
 
 
 class StackedTraining:
@@ -56,8 +61,6 @@ class StackedTraining:
             with self.interrupt:
                 self._each(self._open)
                 self._each(lambda member: start(member.training))
-                if self.members[0].training.total_steps == 0:  # nothing in the models learns: they are only evaluated
-                    self._each(lambda member: validate(member.training))
                 self._part()
                 while self.members:
                     self._epoch()
@@ -81,24 +84,34 @@ class StackedTraining:
         self._close_ended()
         t = self.members[0].training
         epoch, first = divmod(t.step, t.loader.steps_per_epoch)
-        for member in self.members:
-            member.draws = member.training.loader.draws(epoch, first)
-        for _ in range(first, t.loader.steps_per_epoch):
-            if self.members:
-                self._step([next(member.draws) for member in self.members])
+        self.batches.begin(epoch, first)
+        for position in range(first, t.loader.steps_per_epoch):
+            self._step()
+            if not self.members:
+                return
+            if self.batches.position <= position:  # made anew, as some runs have left
+                self.batches.begin(epoch, position + 1)
 
-    def _step(self, draws: Sequence[Draw]) -> None:
+    def _step(self) -> None:
         """One optimizer step of every run, and what is due after it."""
-        inputs, targets = self.batches.make(draws)
+        inputs, targets = self.batches.next()
+        size = inputs[0].shape[1]
+        before = self._generator() if self.members[0].training.step == 0 else None
         losses, outputs, gradients = self.stack.gradients(inputs, targets)
+        if before is not None and not torch.equal(before, self._generator()):
+            self._each(lambda member: member.session.console.warn(COMMON_CHANCE))
         self.counts.update(outputs, targets)
-        rates = [t.lr for t in self._trainings]
-        self.update(gradients, logs_next(self.members[0].training))
+        rates = self.update(gradients, logs_next(self.members[0].training))
         self._measured.clear()
-        for member, loss, lr, draw in zip(self.members, losses.unbind(), rates, draws, strict=True):
-            self._at(member, partial(_after, loss=loss, size=draw.size, lr=lr))
+        for member, loss, lr in zip(self.members, losses.unbind(), rates, strict=True):
+            self._at(member, partial(_after, loss=loss, size=size, lr=lr))
         if any(member.has_ended for member in self.members):
             self._part()
+
+    def _generator(self) -> Tensor:
+        """The state of the generator that dropout draws from."""
+        device = self.stack.flat.device
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
     def _part(self) -> None:
         """Let go of the runs that have ended, and go on with the others in a smaller stack."""

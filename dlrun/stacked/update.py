@@ -1,10 +1,10 @@
-"""What follows from the gradients of a stack: the update of each run's weights, by its own optimizer's rule and rates."""
+"""From the gradients of a stack to the update of each run's weights, by its own optimizer's rule and rates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +22,15 @@ Number = float | Tensor  # of all runs, or (K, 1)
 class Update(Protocol):
     """Moves the weights of all runs."""
 
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
-        """One step of every run, by gradients (K, P); `measure`: leave the norm of each run's in its `gradient_norm`."""
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
+        """One step of every run.
+
+        Args:
+            gradients: (K, P).
+            measure: leave the norm of each run's in its `gradient_norm`.
+
+        Returns: the learning rate of each run's first group in this step.
+        """
 
     def hand_back(self, k: int) -> None:
         """Bring the optimizer of a run up to date, so that it can be saved or go on alone."""
@@ -38,7 +45,8 @@ class Each:
     def __init__(self, stack: Stack, steps: Sequence[TrainStep]) -> None:
         self.stack, self.steps = stack, list(steps)
 
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
+        taken = [step.schedule.lrs[0] for step in self.steps]
         for model, step, own in zip(self.stack.models, self.steps, self.stack.cut(gradients), strict=True):
             step.measure_norm = measure
             step.begin()
@@ -46,6 +54,7 @@ class Each:
                 model.get_parameter(name).grad = gradient
             step.follow()
             step.end()
+        return taken
 
     def hand_back(self, k: int) -> None:
         """Nothing: it is."""
@@ -56,10 +65,18 @@ class Each:
 
 @dataclass
 class _Block:
-    """Columns whose parameters are in the same group of each run's optimizer."""
+    """Columns whose parameters are in the same group of each run's optimizer, and what these groups say.
+
+    Attributes:
+        settings: of each run, those of the rule beside rate and decay; `columns_of` each of them for all runs.
+    """
 
     columns: slice
     groups: list[int]
+    lr: list[float] = field(default_factory=list)
+    decay: list[float] = field(default_factory=list)
+    settings: list[tuple[Any, ...]] = field(default_factory=list)
+    columns_of: list[Number] = field(default_factory=list)
 
 
 class Together:
@@ -81,7 +98,7 @@ class Together:
         self._settle()
 
     @torch.no_grad()
-    def __call__(self, gradients: Tensor, measure: bool) -> None:
+    def __call__(self, gradients: Tensor, measure: bool) -> list[float]:
         limits = [step.transforms[0].limit if step.transforms else math.inf for step in self.steps]  # type: ignore[attr-defined]
         if measure or min(limits) < math.inf:
             norms = gradients.norm(dim=1)
@@ -93,15 +110,19 @@ class Together:
         if any(schedule.cycles_momentum for schedule in self._schedules):
             self._settle()
         rates = {id(schedule): schedule.lrs for schedule in self._schedules}
-        for block, settings in zip(self.blocks, self._settings, strict=True):
-            lr = [rates[id(step.schedule)][group] for step, group in zip(self.steps, block.groups, strict=True)]
-            weights, gradient = self.stack.flat[:, block.columns], gradients[:, block.columns]
-            state = [tensor[:, block.columns] for tensor in self.state]
-            (self._sgd if self.is_sgd else self._adam)(weights, gradient, state, lr, settings)
+        for block in self.blocks:
+            block.lr = [rates[id(step.schedule)][group] for step, group in zip(self.steps, block.groups, strict=True)]
+            if any(block.decay):
+                self._decay(block, gradients)
+        for span in _spans(self.blocks):
+            weights, gradient = self.stack.flat[:, span.columns], gradients[:, span.columns]
+            state = [tensor[:, span.columns] for tensor in self.state]
+            (self._sgd if self.is_sgd else self._adam)(weights, gradient, state, span)
         for schedule in self._schedules:
             schedule.step()
         for step in self.steps:
             step.settle()
+        return [rates[id(step.schedule)][0] for step in self.steps]
 
     def hand_back(self, k: int) -> None:
         step, model = self.steps[k], self.stack.models[k]
@@ -134,37 +155,40 @@ class Together:
     def _settle(self) -> None:
         """Take over what the optimizers' groups hold beside the learning rate."""
         self._schedules: list[Any] = list({id(step.schedule): step.schedule for step in self.steps}.values())
-        self._settings = []
         for block in self.blocks:
             groups = [step.optimizer.param_groups[g] for step, g in zip(self.steps, block.groups, strict=True)]
-            self._settings.append(
-                {name: [group.get(name) for group in groups] for name in groups[0] if name != "params"}
-            )
-
-    def _sgd(self, p: Tensor, g: Tensor, state: list[Tensor], lr: list[float], settings: dict[str, list[Any]]) -> None:
-        (buffer,) = state
-        if any(settings["weight_decay"]):
-            g = g + p * self._column(settings["weight_decay"])
-        if any(settings["momentum"]):
-            momentum = self._column(settings["momentum"])
-            buffer.mul_(momentum).add_(g)
-            g = g + buffer * momentum if settings["nesterov"][0] else buffer
-        p.sub_(g * self._column(lr))
-
-    def _adam(self, p: Tensor, g: Tensor, state: list[Tensor], lr: list[float], settings: dict[str, list[Any]]) -> None:
-        averages, squares = state
-        decay, betas = settings["weight_decay"], settings["betas"]
-        if any(decay):
-            if settings["decoupled_weight_decay"][0]:
-                p.mul_(self._column([1 - a * b for a, b in zip(lr, decay, strict=True)]))
+            block.decay = [float(group["weight_decay"]) for group in groups]
+            self._is_decoupled = bool(groups[0].get("decoupled_weight_decay"))
+            if self.is_sgd:
+                block.settings = [(group["momentum"], group["nesterov"]) for group in groups]
             else:
-                g = g + p * self._column(decay)
-        averages.lerp_(g, self._column([1 - beta1 for beta1, _ in betas]))
-        squares.lerp_(g * g, self._column([1 - beta2 for _, beta2 in betas]))
-        step_sizes = [a / (1 - beta1**self.count) for a, (beta1, _) in zip(lr, betas, strict=True)]
-        roots = self._column([math.sqrt(1 - beta2**self.count) for _, beta2 in betas])
-        denominator = squares.sqrt().div_(roots).add_(self._column(settings["eps"]))
-        p.sub_((averages * self._column(step_sizes)).div_(denominator))
+                block.settings = [(*group["betas"], group["eps"]) for group in groups]
+            block.columns_of = [self._column(values) for values in zip(*block.settings, strict=True)]
+
+    def _decay(self, block: _Block, gradients: Tensor) -> None:
+        """Weight decay: of the weights themselves, or added to their gradients."""
+        weights = self.stack.flat[:, block.columns]
+        if self._is_decoupled:
+            weights.mul_(self._column([1 - lr * decay for lr, decay in zip(block.lr, block.decay, strict=True)]))
+        else:
+            gradients[:, block.columns].add_(weights * self._column(block.decay))
+
+    def _sgd(self, p: Tensor, g: Tensor, state: list[Tensor], block: _Block) -> None:
+        momentum, is_nesterov = block.columns_of
+        if isinstance(momentum, Tensor) or momentum:
+            state[0].mul_(momentum).add_(g)
+            g = g + state[0] * momentum if is_nesterov else state[0]
+        p.sub_(g * self._column(block.lr))
+
+    def _adam(self, p: Tensor, g: Tensor, state: list[Tensor], block: _Block) -> None:
+        averages, squares = state
+        beta1, beta2, eps = block.columns_of
+        averages.lerp_(g, 1 - beta1)
+        squares.mul_(beta2).add_(g * g * (1 - beta2))
+        sizes = [lr / (1 - first**self.count) for lr, (first, _, _) in zip(block.lr, block.settings, strict=True)]
+        roots = [math.sqrt(1 - second**self.count) for _, second, _ in block.settings]
+        denominator = squares.sqrt().div_(self._column(roots)).add_(eps)
+        p.sub_((averages * self._column(sizes)).div_(denominator))
 
     def _column(self, values: Sequence[float]) -> Number:
         """A number of each run, (K, 1); one alone where all have the same."""
@@ -173,6 +197,18 @@ class Together:
         flat = self.stack.flat
         column = torch.tensor(values, dtype=flat.dtype).unsqueeze(1)
         return column if flat.device.type == "cpu" else column.pin_memory().to(flat.device, non_blocking=True)
+
+
+def _spans(blocks: Sequence[_Block]) -> list[_Block]:
+    """The blocks, neighbours as one where only their decay differs: every operation on them costs as much as one."""
+    spans = [blocks[0]]
+    for block in blocks[1:]:
+        last = spans[-1]
+        if (block.lr, block.settings) == (last.lr, last.settings):
+            spans[-1] = replace(last, columns=slice(last.columns.start, block.columns.stop))
+        else:
+            spans.append(block)
+    return spans
 
 
 def can_be_together(steps: Sequence[TrainStep]) -> bool:

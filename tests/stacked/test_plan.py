@@ -1,8 +1,10 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 
-from dlrun.stacked.plan import obstacle, stacks
+from dlrun.stacked.plan import obstacle, parts, stacks
 
 CONFIG = {
     "name": "a",
@@ -38,6 +40,17 @@ def test_runs_are_together_that_differ_in_numbers_alone():
         changed(trainer__sam={"rho": 0.05}, seed=1),
     ]
     assert stacks(configs) == [[0, 2], [1, 4], [3], [5], [6]]
+
+
+def test_planning_loads_no_torch():
+    code = "import sys, dlrun.stacked.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stack_is_dealt_out_to_the_workers():
+    assert parts([0, 2, 3, 5, 8], workers=2) == [[0, 3, 8], [2, 5]]
+    assert parts([0, 1, 2], workers=4) == [[0, 1, 2]]
+    assert [len(part) for part in parts(range(130), workers=1)] == [44, 43, 43]
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,32 @@ def test_an_interrupted_stack_is_saved_and_each_run_goes_on_alone(composed, tmp_
     must_agree(resumed, alone)
 
 
+def test_convolutions_go_on_alone_with_moments_in_the_layout_of_their_weights(tmp_path):
+    cnn = compose([*WORDS[:2], *WORDS[4:], "model=cnn", "model.channels=[4,8]", "trainer.epochs=2"])
+    members = [variant(cnn, tmp_path / f"s{k}", seed=k) for k in range(2)]
+    runs = train_stack(members, [*quiet(1), *quiet(1, Interrupting)])
+    alone = experiment.train(variant(cnn, tmp_path / "a", seed=0), quiet(1)[0])
+    must_agree(experiment.resume(runs[0], quiet(1)[0]), alone, rtol=1e-2)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_they_are_what_they_would_be_alone_too(tmp_path):
+    base = compose([*WORDS, "trainer.device=cuda", "trainer.precision=fp32"])
+    members = [variant(base, tmp_path / f"s{k}", **values) for k, values in enumerate(VARIANTS)]
+    for k, run in enumerate(train_stack(members, quiet(3))):
+        must_agree(run, experiment.train(variant(base, tmp_path / f"a{k}", **VARIANTS[k]), quiet(1)[0]), rtol=1e-3)
+
+
+def test_dropout_is_of_each_run_and_said_to_be_another_than_alone(tmp_path):
+    dropout = compose([*WORDS[:-1], "model.dropout=0.5", "trainer.max_steps=3"])
+    # Of one seed, so that nothing but dropout can tell them apart.
+    members = [variant(dropout, tmp_path / f"s{k}", trainer__early_stopping=None, name=str(k)) for k in range(2)]
+    runs = train_stack(members, quiet(2))
+    ours, theirs = (weights(run) for run in runs)
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
+    assert all(run.log.read_text().count("does not end with the numbers") == 1 for run in runs)
+
+
 class FullDisk(Quiet):
     """Fails at the first validation with an error that is nobody else's."""
 
@@ -164,7 +190,9 @@ def test_what_cannot_be_stacked_is_refused_before_anything_is_written(composed, 
         train_stack([one, variant(composed, tmp_path / "two", trainer__compile=True)], quiet(2))
     with pytest.raises(CannotStackError, match="these 2 would make 2 stacks"):
         train_stack([one, variant(composed, tmp_path / "two", trainer__epochs=9)], quiet(2))
-    lstm = compose([*WORDS[:2], "model=lstm", "model.hidden=4", "trainer.epochs=1"])
-    with pytest.raises(CannotStackError, match=r"cannot be trained in a stack: .*lstm"):
+    lstm = compose([*WORDS[:2], "model=lstm", "model.hidden=4", "model.truncate=4", "trainer.epochs=1"])
+    with pytest.raises(CannotStackError, match=r"cannot be trained in a stack: .* given a state"):
         train_stack([variant(lstm, tmp_path / "one"), variant(lstm, tmp_path / "two", seed=1)], quiet(2))
+    with pytest.raises(CannotStackError, match=r"a stack of 2 runs with 1,242 parameters .* not known to be faster"):
+        train_stack([one, variant(composed, tmp_path / "two", seed=1)], quiet(2), forced=False)
     assert not any(tmp_path.iterdir())

@@ -35,10 +35,23 @@ class Skip(nn.Module):
         return self.output((x + self.norm(self.convolution(x)).relu()).flatten(1))
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn = kind(4, 3, num_layers=2, bidirectional=True, batch_first=True)
+        self.output = nn.Linear(12, 3)
+
+    def forward(self, x):
+        outputs, state = self.rnn(x.view(-1, 4, 4))
+        last = state[0] if isinstance(state, tuple) else state
+        return self.output(torch.cat([outputs[:, 2], *last[-2:]], 1))
+
+
 def mlp():
     return nn.Sequential(nn.Linear(16, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3))
 
 
+RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, momentum=0.0),
     "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
@@ -92,7 +105,9 @@ def train_stacked(steps, inputs, targets, kind):
 
 @pytest.mark.parametrize(
     ("make", "name", "kind"),
-    [(mlp, name, Together) for name in OPTIMIZERS] + [(Skip, "adamw", Together), (mlp, "adamw", Each)],
+    [(mlp, name, Together) for name in OPTIMIZERS]
+    + [(make, "adamw", Together) for make in (Skip, *(partial(Recurrent, kind) for kind in RECURRENT))]
+    + [(mlp, "adamw", Each)],
 )
 def test_a_stack_does_what_its_models_would_do_alone(make, name, kind):
     alone, stacked = (runs(make, OPTIMIZERS[name]) for _ in range(2))
