@@ -216,5 +216,4 @@ class Launcher:
     retries: NonNegativeInt = 0
     fail_fast: bool = False
     stack: bool | Literal["auto"] = "auto"
-    stack_size: Annotated[int, Interval(2)] = 64
     fresh: bool = False

@@ -38,10 +38,19 @@ def pays(parameters: int, batch_size: int, members: int, *, is_by_hand: bool, de
 
 
 def refuse_slow(members: int, a: Assembly) -> None:
-    """Raises: CannotStackError if it is not known to pay for so many runs like this one."""
+    """Raises: CannotStackError if it is not known to pay for so many runs like this one, or would change them."""
+    if _drops_out(a):
+        raise CannotStackError("with dropout the runs of a stack are not those that they would be alone.")
     size, is_by_hand = a.config["data"]["batch_size"], by_hand(a.model) is not None
     if not pays(a.parameters, size, members, is_by_hand=is_by_hand, device=a.device.type):
         raise CannotStackError(
             f"a stack of {members} runs with {a.parameters:,} parameters and batches of {size} on {a.device.type} is "
             "not known to be faster than one run after the other."
         )
+
+
+def _drops_out(a: Assembly) -> bool:
+    """Whether chance has a say in the model's outputs, as far as its settings and modules tell."""
+    named = any("drop" in key and bool(value) for key, value in a.config["model"].items() if key != "dropout_kind")
+    modules = (module for module in a.model.modules() if "drop" in type(module).__name__.lower())
+    return named or any(getattr(module, "p", 0) for module in modules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,4 +94,12 @@ class Ended:
     seconds: float = 0.0
 
 
-Event = Started | Progressed | Evaluated | Ended
+@dataclass(frozen=True)
+class Apart:
+    """Jobs that were to be trained as one stack are done one by one; nothing of them has been written yet."""
+
+    jobs: Sequence[Job]
+    why: str
+
+
+Event = Apart | Started | Progressed | Evaluated | Ended

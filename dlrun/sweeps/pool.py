@@ -15,7 +15,7 @@ from typing import Any
 
 from dlrun.runs.files import write_json
 from dlrun.sweeps.devices import Leases
-from dlrun.sweeps.jobs import DONE, Ended, Evaluated, Event, Job, Progressed, Started
+from dlrun.sweeps.jobs import DONE, Apart, Ended, Evaluated, Event, Job, Progressed, Started
 from dlrun.sweeps.nursery import nursery
 from dlrun.sweeps.watch import available_bytes, resident_bytes, total_bytes
 
@@ -31,6 +31,14 @@ class Limits:
 
     seconds: float | None = None
     bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one worker does at a time: a job, or several as one stack."""
+
+    jobs: list[Job]
+    forced: bool
 
 
 @dataclass(eq=False)
@@ -70,7 +78,7 @@ class Pool:
 
     def __init__(self, leases: Leases, limits: Limits = Limits()) -> None:
         self.leases, self.limits = leases, limits
-        self._waiting: deque[list[Job]] = deque()
+        self._waiting: deque[_Task] = deque()
         self._workers: list[_Worker] = []
         self._nursery = nursery()
         self._asked = 0  # to stop, by `stop` or `kill`, which signal handlers call: the loop does it
@@ -97,9 +105,13 @@ class Pool:
         """The jobs under way."""
         return [job for worker in self._workers for job in worker.jobs if job is not None]
 
-    def submit(self, *jobs: Job) -> None:
-        """Let a job be done when a worker is free; several: together, as one stack."""
-        self._waiting.append(list(jobs))
+    def submit(self, *jobs: Job, forced: bool = False) -> None:
+        """Let a job be done when a worker is free; several: together, as one stack.
+
+        Args:
+            forced: also where a stack is not known to be faster.
+        """
+        self._waiting.append(_Task(list(jobs), forced))
 
     def answer(self, job: Job, stop: bool) -> None:
         """Tell a job with `ask` whether it is to end now ("pruned")."""
@@ -138,11 +150,12 @@ class Pool:
                 if len([worker for worker in self._workers if not worker.gone]) >= self.size:
                     return
                 idle = self._hire()
-            jobs = self._waiting.popleft()
+            task = self._waiting.popleft()
+            jobs = task.jobs
             try:
-                idle.connection.send(jobs)
+                idle.connection.send((jobs, task.forced))
             except OSError:  # it died between two jobs
-                self._waiting.appendleft(jobs)
+                self._waiting.appendleft(task)
                 self._dismiss(idle)
                 continue
             idle.jobs, idle.began, idle.told, idle.why = list(jobs), time.monotonic(), None, None
@@ -178,6 +191,12 @@ class Pool:
             self.leases.learn(values[0])
             if self._leaks(worker, values[0]):
                 self._dismiss(worker)
+            return
+        if kind == "apart":
+            jobs = [job for job in worker.jobs if job is not None]
+            self._waiting.extendleft(_Task([job], False) for job in reversed(jobs))
+            worker.jobs = [None]
+            yield Apart(jobs, values[0])
             return
         job = worker.jobs[place]
         assert job is not None
@@ -248,9 +267,10 @@ class Pool:
         for worker in busy:
             if worker.told is not None and now - worker.told > GRACE_SECONDS:
                 _kill(worker)
-            if self.limits.seconds and worker.told is None and now - worker.began > self.limits.seconds:
+            share = len(worker.jobs)  # of a stack, each has its own
+            if self.limits.seconds and worker.told is None and now - worker.began > share * self.limits.seconds:
                 self._tell_to_stop(worker, f"stopped after {self.limits.seconds:g} s, as hydra.launcher.timeout says")
-            if self.limits.bytes and sizes[worker.pid] > self.limits.bytes:
+            if self.limits.bytes and sizes[worker.pid] > share * self.limits.bytes:
                 worker.why = f"stopped as it took more than the {_size(self.limits.bytes)} of hydra.launcher.memory"
                 _kill(worker)
         available = available_bytes()

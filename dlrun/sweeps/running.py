@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import signal
 from collections import Counter
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dlrun.config.schema import Launcher
-from dlrun.stacked.plan import stacks
+from dlrun.stacked.plan import obstacle, parts, stacks
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.interruption import Interrupted
-from dlrun.sweeps.jobs import DONE, Ended, Event, Job, Started
+from dlrun.sweeps.jobs import DONE, Apart, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
 from dlrun.sweeps.record import SweepRecord
 from dlrun.sweeps.units import byte_count, seconds_of
@@ -136,14 +135,19 @@ def _is_done(job: Job, result: Result) -> bool:
 
 def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord, result: Result, view: View) -> None:
     tries: Counter[int] = Counter()
+    if settings.stack is True:
+        for reason in dict.fromkeys(filter(None, (obstacle(job.composed.config) for job in todo))):
+            view.say(reason)
     for jobs in together(todo, settings, pool.size):
-        pool.submit(*jobs)
+        pool.submit(*jobs, forced=settings.stack is True)
     with Interrupted(pool) as interrupted:
         for event in pool.events():
             view.event(event)
+            if isinstance(event, Started):
+                record.note(event.job, "running")
+            if isinstance(event, Apart) and settings.stack is True:
+                view.say(f"{len(event.jobs)} jobs are trained one by one: {event.why}")
             if not isinstance(event, Ended):
-                if isinstance(event, Started):
-                    record.note(event.job, "running")
                 continue
             number = event.job.number
             tries[number] += 1
@@ -166,17 +170,12 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
 def together(todo: Sequence[Job], settings: Launcher, workers: int) -> list[list[Job]]:
     """The jobs in the groups in which they are done: alone, or several that are trained as one stack.
 
-    A stack holds at most `stack_size`, and no more than leaves every worker one.
+    Those that have begun go on alone. Whether a stack is worth it, the worker can tell.
     """
+    if settings.stack is False:
+        return [[job] for job in todo]
     fresh = [job for job in todo if not job.run.config.exists() and not job.ask]
-    groups: list[list[Job]] = []
-    if settings.stack is not False:
-        for places in stacks([job.composed.config for job in fresh]):
-            count = max(math.ceil(len(places) / settings.stack_size), min(workers, len(places) // 2))
-            parts = [places[i::count] for i in range(count)] if count else []
-            groups += [[fresh[place] for place in part] for part in parts]
-    if settings.stack == "auto":
-        groups = []
-    groups = [group for group in groups if len(group) > 1]
+    dealt = [part for stack in stacks([job.composed.config for job in fresh]) for part in parts(stack, workers)]
+    groups = [[fresh[place] for place in part] for part in dealt if len(part) > 1]
     stacked = {id(job) for group in groups for job in group}
     return groups + [[job] for job in todo if id(job) not in stacked]

@@ -41,11 +41,11 @@ def work(connection: Connection, threads: int) -> NoReturn:
     code = 0
     try:
         while True:
-            jobs: list[Job] = connection.recv()
+            jobs, forced = connection.recv()
             if len(jobs) == 1:
                 connection.send(("ended", 0, *do(jobs[0], connection)))
             else:
-                do_together(jobs, connection)
+                do_together(jobs, forced, connection)
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -62,9 +62,9 @@ def work(connection: Connection, threads: int) -> NoReturn:
         os._exit(code)  # what the nursery has registered to be done at its end is not for its children to do
 
 
-def do(job: Job, connection: Connection, place: int = 0) -> tuple[dict[str, Any], str | None]:
+def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
     """Train or resume. Returns: the summary, and what went wrong."""
-    run, reporter = job.run, _Reporter(connection, place)
+    run, reporter = job.run, _Reporter(connection, 0)
     judge = reporter.judge if job.ask else None
     with _output_to(run.path / "output.log"):
         try:
@@ -81,23 +81,24 @@ def do(job: Job, connection: Connection, place: int = 0) -> tuple[dict[str, Any]
     return run.read_json(run.summary), error
 
 
-def do_together(jobs: Sequence[Job], connection: Connection) -> None:
-    """Train several as one stack, and say how each ended. One by one, if they turn out not to go together."""
+def do_together(jobs: Sequence[Job], forced: bool, connection: Connection) -> None:
+    """Train several as one stack, and say how each ended; or that they do not go together, with nothing written."""
     consoles = [Console(view=_Reporter(connection, place)) for place, _ in enumerate(jobs)]
-    error = None
+    error: str | None = None
     with _output_to(jobs[0].run.path / "output.log"):
         try:
-            train_stack([job.composed for job in jobs], consoles)
-        except CannotStackError:
-            error = "alone"
+            train_stack([job.composed for job in jobs], consoles, forced=forced)
+        except CannotStackError as reason:
+            connection.send(("apart", 0, str(reason)))
+            return
         except Exception as failure:
             error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
             for job in jobs:
                 if job.status in ("waiting", "interrupted"):
                     _record_failure(job, failure, error)
     for place, job in enumerate(jobs):
-        summary, own = do(job, connection, place) if error == "alone" else (job.run.read_json(job.run.summary), error)
-        connection.send(("ended", place, summary, summary.get("error", own)))
+        summary = job.run.read_json(job.run.summary)
+        connection.send(("ended", place, summary, summary.get("error", error)))
 
 
 class _Reporter(Quiet):
