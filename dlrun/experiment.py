@@ -241,7 +241,8 @@ class Session:
         plot = self.run.plots / "curves.png"
         drawn = self._drawing(plot)
         self.save()
-        metrics = self._test()
+        if self.a.settings.test:
+            metrics = self._test()
         drawn()
         self._finish(metrics, plot)
 
@@ -366,7 +367,7 @@ def _refuse_edited(run: RunDirectory, config: dict[str, Any], known: Mapping[str
 def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) -> list[str]:
     """Where things are and what to type next."""
     lines = []
-    if summary["status"] == "interrupted":
+    if summary["status"] in ("interrupted", "pruned"):
         lines.append(f"resume   dlrun resume {run}")
     if summary["status"] == "diverged":
         at = summary["divergence"]
@@ -385,8 +386,8 @@ def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) ->
 
 
 def exit_code(run: RunDirectory) -> int:
-    """0 for a finished run, 128 + the signal for an interrupted one, 1 for a divergence."""
+    """0 for a finished or pruned run, 128 + the signal for an interrupted one, 1 for a divergence."""
     summary = run.read_json(run.summary)
     if summary.get("status") == "interrupted":
         return 128 + int(summary["signal"])
-    return 0 if summary.get("status") in FINISHED else 1
+    return 0 if summary.get("status") in (*FINISHED, "pruned") else 1

@@ -20,7 +20,7 @@ from dlrun.engine.meter import LossMeter
 from dlrun.engine.seeding import random_state, restore_random_state
 from dlrun.engine.step import TrainStep
 
-Status = Literal["running", "completed", "early_stopped", "interrupted", "diverged"]
+Status = Literal["running", "completed", "early_stopped", "interrupted", "diverged", "pruned"]
 
 
 @dataclass
