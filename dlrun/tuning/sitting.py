@@ -18,12 +18,13 @@ from dlrun.tuning.recipe import command, write_experiment
 from dlrun.tuning.search import Search, SearchFailedError, open_study
 from dlrun.tuning.settings import read_settings
 from dlrun.tuning.show import Teller, kind
-from dlrun.tuning.storage import require
-from dlrun.tuning.study import Asked, StudyFolder, ask, ask_again, find_or_begin
+from dlrun.tuning.storage import open_storage, require, where
+from dlrun.tuning.study import Asked, StudyFolder, ask, ask_again, begin, find, is_study
 from dlrun.tuning.winner import best_trials, described, retrain, run_of
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -38,8 +39,12 @@ def tune(words: Sequence[str], config_dir: str | None, make_pool: PoolMaker | No
     asked = ask(read_settings(words, config_dir), config_dir)
     require()
     options = ["--config-dir", config_dir] if config_dir else []
-    folder = find_or_begin(asked, shlex.join(["dlrun", "tune", *options, *words]))
-    return sit(asked, folder, make_pool or pool_for)
+    folder = find(asked)
+    shared = asked.settings.storage not in (None, "journal")
+    storage = open_storage(where(asked.settings.storage, folder.path)) if shared else None  # before anything is written
+    if not is_study(folder.path):
+        begin(folder, asked, shlex.join(["dlrun", "tune", *options, *words]))
+    return sit(asked, folder, make_pool or pool_for, storage)
 
 
 def resume_study(folder: Path, make_pool: PoolMaker | None = None) -> int:
@@ -54,12 +59,12 @@ def pool_for(asked: Asked) -> AbstractContextManager[Any]:
     return Pool(Leases([asked.base.config], asked.settings.jobs))
 
 
-def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker) -> int:
+def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker, storage: BaseStorage | None = None) -> int:
     """Search, retrain, draw, tell. Returns: the exit code."""
     settings = asked.settings
     with folder.locked():
         content = folder.read() | {"tune": settings.given}
-        study = open_study(asked, folder)
+        study = open_study(asked, folder, storage)
         teller = Teller(settings.objectives, settings.budget.trials)
         _greet(asked, folder, study, teller)
 

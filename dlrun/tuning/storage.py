@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 import threading
@@ -55,13 +56,15 @@ def said_simply(place: str) -> Iterator[None]:
     """Whatever a storage raises, as one sentence. Raises: UsageError."""
     from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
+    place = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)
     try:
         yield
     except DlrunError:
         raise
-    except ModuleNotFoundError as error:
+    except ImportError:
         raise UsageError(
-            f"tune.storage={place} needs the driver of its database: pip install {error.name} (not found)."
+            f"tune.storage={place} needs the driver of its database, which is not installed: psycopg2 for PostgreSQL, "
+            "PyMySQL for MySQL."
         ) from None
     except OperationalError as error:
         text = " ".join(str(error.orig).split())

@@ -10,6 +10,7 @@ outputs/tune/<date_time>_<name>_<id>/
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import hashlib
 import json
@@ -23,9 +24,10 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
+from dlrun.config.check import check
 from dlrun.config.compose import CONFIG_NAME, Composed, checked, open_hydra
 from dlrun.config.identity import canonical
-from dlrun.config.overrides import groups, read, refuse_sweep
+from dlrun.config.overrides import groups, parse, read, refuse_sweep
 from dlrun.errors import ConfigError, ResumeError, UsageError
 from dlrun.runs.files import write_json
 from dlrun.tuning.settings import Settings, merged, settings
@@ -42,6 +44,7 @@ class Composer:
         self.words, self.config_dir = list(words), config_dir
         self._hydra = open_hydra(None, config_dir)
         self.groups = groups(self._hydra.config_loader)
+        self._chosen: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def compose(self, extra: Sequence[str] = (), run_dir: Path | None = None) -> Composed:
         """The configuration that the search's words and `extra`, which win, give. Raises: ConfigError."""
@@ -53,18 +56,42 @@ class Composer:
             composed, _ = checked(self._hydra, parsed, CONFIG_NAME, words)
         finally:
             GlobalHydra.instance().clear()
+        if not extra:
+            self._chosen[()] = composed.config
         return composed if run_dir is None else replace(composed, run_dir=run_dir.absolute())
 
     def of(self, params: Mapping[str, Value], extra: Sequence[str] = (), run_dir: Path | None = None) -> Composed:
         """The configuration of a trial with these parameters."""
         return self.compose([*(word(key, value) for key, value in params.items()), *extra], run_dir)
 
+    def check(self, params: Mapping[str, Value]) -> None:
+        """Check the configuration of a trial with these parameters, without Hydra where only known values differ.
+
+        Raises: ConfigError.
+        """
+        choices = tuple(word(key, value) for key, value in params.items() if key in self.groups)
+        if choices not in self._chosen:
+            self._chosen[choices] = self.compose(choices).config
+        changed = copy.deepcopy(self._chosen[choices])
+        for key, value in params.items():
+            if key in self.groups:
+                continue
+            *path, last = key.split(".")
+            node: Any = changed
+            for part in path:
+                node = node.get(part) if isinstance(node, dict) else None
+            if not isinstance(node, dict) or last not in node:
+                self.of(params)  # Hydra knows whether there may be such a key
+                return
+            node[last] = parse(word(key, value), self._hydra.config_loader).value()
+        check(changed)
+
 
 def check_space(composer: Composer, space: Space) -> None:
     """Compose and check few configurations in which every end and choice occurs. Raises: ConfigError."""
     for params in space.corners():
         try:
-            composer.of(params)
+            composer.check(params)
         except ConfigError as error:
             words = " ".join(word(key, value) for key, value in params.items())
             hint = ""
@@ -189,10 +216,10 @@ def is_study(path: Path) -> bool:
     return (path / "tune.json").is_file()
 
 
-def find_or_begin(asked: Asked, command: str) -> StudyFolder:
-    """The folder in which the same search was begun before, or a new one.
+def find(asked: Asked) -> StudyFolder:
+    """The folder in which the same search was begun before, or the name of a new one.
 
-    Raises: UsageError if tune.folder holds something else, or cannot be written.
+    Raises: UsageError if tune.folder holds something else.
     """
     wanted = asked.settings.folder
     if wanted is None:
@@ -206,8 +233,13 @@ def find_or_begin(asked: Asked, command: str) -> StudyFolder:
         if (known := folder.read().get("id")) != asked.id:
             raise UsageError(f"tune.folder={wanted} holds another study ({known}); choose another folder.")
         return folder
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"tune.folder={wanted} is not empty and holds no study; choose another folder.")
+    return folder
+
+
+def begin(folder: StudyFolder, asked: Asked, command: str) -> None:
+    """Make the folder of a new study. Raises: UsageError if it cannot be written."""
     try:
         folder.trials.mkdir(parents=True, exist_ok=True)
         folder.write(
@@ -223,7 +255,6 @@ def find_or_begin(asked: Asked, command: str) -> StudyFolder:
         )
     except OSError as error:
         raise UsageError(f"the study's folder {folder} cannot be written: {error.strerror or error}.") from None
-    return folder
 
 
 def ask_again(folder: StudyFolder) -> Asked:
