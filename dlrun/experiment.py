@@ -241,13 +241,14 @@ class Session:
         plot = self.run.plots / "curves.png"
         drawn = self._drawing(plot)
         self.save()
-        if self.a.settings.test:
-            metrics = self._test()
+        metrics = self._test()
         drawn()
         self._finish(metrics, plot)
 
     def _test(self) -> dict[str, float]:
-        """Test once, on the best weights if early stopping restores them, else on the last."""
+        """Test once, on the best weights if early stopping restores them, else on the last; or not, if so asked."""
+        if not self.a.settings.test:
+            return {}
         t, stopping = self.training, self.a.settings.early_stopping
         if stopping is not None and stopping.restore_best and self.best.weights is not None:
             t.evaluated_model.load_state_dict(self.best.weights)
