@@ -103,6 +103,17 @@ PREDICT_OPTIONS = {
 }
 PROFILE_OPTIONS: dict[str, list[str]] = {"steps": ["50"], "out": []}
 BENCH_OPTIONS: dict[str, list[str]] = {"device": ["auto", "cpu", "cuda", "mps"], "json": []}
+TUNE_OPTIONS: dict[str, list[str]] = {
+    "tune.sampler": ["tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2"],
+    "tune.pruner": ["median", "hyperband", "asha", "patient", "none"],
+    "tune.budget.trials": ["50"],
+    "tune.budget.time": ["30m"],
+    "tune.budget.device_hours": ["2"],
+    "tune.objectives": ["[val/accuracy,seconds]"],
+    "tune.storage": ["journal"],
+    "tune.seeds": ["5"],
+    "tune.jobs": ["2"],
+}
 FOLDER_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp"}  # the shell completes folders itself
 SCHEMAS = {"trainer": "Trainer", "data": "Data", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 
@@ -143,6 +154,7 @@ def _flags(command: str) -> list[str]:
         "train": HYDRA_FLAGS,
         "plan": CONFIG_FLAGS,
         "profile": CONFIG_FLAGS,
+        "tune": ["--config-dir"],
         "list": ["--config-dir"],
         "bench": ["--quick"],
     }
@@ -164,6 +176,11 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
             yield from _overrides(Catalog(_config_dir(typed)), typed, current)
             if command == "profile" and "." not in current:
                 yield from _options(PROFILE_OPTIONS, current)
+    elif command == "tune":
+        if current.startswith("tune."):
+            yield from _options(TUNE_OPTIONS, current)
+        else:
+            yield from _overrides(Catalog(_config_dir(typed)), typed, current)
     elif command == "bench":
         yield from _options(BENCH_OPTIONS, current)
     elif command in {"resume", "evaluate", "predict"}:

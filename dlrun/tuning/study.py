@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from dlrun.config.check import check
-from dlrun.config.compose import CONFIG_NAME, Composed, checked, open_hydra
+from dlrun.config.compose import CONFIG_NAME, Composed, checked, open_hydra, settle
 from dlrun.config.identity import canonical
 from dlrun.config.overrides import groups, parse, read, refuse_sweep
 from dlrun.errors import ConfigError, ResumeError, UsageError
@@ -38,15 +39,19 @@ NO_TEST = "trainer.test=false"
 
 
 class Composer:
-    """Composes the configurations of a search, all with the same Hydra."""
+    """Composes the configurations of a search, all with the same Hydra.
+
+    Hydra needs a tenth of a second for one. It does each set of choices once; what a value changes beside them can be
+    told without it, where the value's place exists and nothing refers to another.
+    """
 
     def __init__(self, words: Sequence[str], config_dir: str | None) -> None:
         self.words, self.config_dir = list(words), config_dir
         self._hydra = open_hydra(None, config_dir)
         self.groups = groups(self._hydra.config_loader)
-        self._chosen: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._known: dict[tuple[str, ...], Composed | None] = {}
 
-    def compose(self, extra: Sequence[str] = (), run_dir: Path | None = None) -> Composed:
+    def compose(self, extra: Sequence[str] = ()) -> Composed:
         """The configuration that the search's words and `extra`, which win, give. Raises: ConfigError."""
         words = merged(self.words, extra)
         loader = self._hydra.config_loader
@@ -56,42 +61,50 @@ class Composer:
             composed, _ = checked(self._hydra, parsed, CONFIG_NAME, words)
         finally:
             GlobalHydra.instance().clear()
-        if not extra:
-            self._chosen[()] = composed.config
-        return composed if run_dir is None else replace(composed, run_dir=run_dir.absolute())
+        return composed
 
     def of(self, params: Mapping[str, Value], extra: Sequence[str] = (), run_dir: Path | None = None) -> Composed:
-        """The configuration of a trial with these parameters."""
-        return self.compose([*(word(key, value) for key, value in params.items()), *extra], run_dir)
+        """The configuration of a trial with these parameters, checked. Raises: ConfigError."""
+        given = [*(word(key, value) for key, value in params.items()), *extra]
+        composed = self._changed(given) or self.compose(given)
+        return composed if run_dir is None else replace(composed, run_dir=run_dir.absolute())
 
-    def check(self, params: Mapping[str, Value]) -> None:
-        """Check the configuration of a trial with these parameters, without Hydra where only known values differ.
-
-        Raises: ConfigError.
-        """
-        choices = tuple(word(key, value) for key, value in params.items() if key in self.groups)
-        if choices not in self._chosen:
-            self._chosen[choices] = self.compose(choices).config
-        changed = copy.deepcopy(self._chosen[choices])
-        for key, value in params.items():
-            if key in self.groups:
+    def _changed(self, given: Sequence[str]) -> Composed | None:
+        """The configuration with values changed where they stand; None where only Hydra can tell what comes of it."""
+        choices = tuple(text for text in given if text.partition("=")[0] in self.groups)
+        if choices not in self._known:
+            composed = self.compose(choices)
+            node = settle(self._hydra, read(composed.overrides, self._hydra.config_loader), CONFIG_NAME)[0]
+            raw = {key: value for key, value in OmegaConf.to_container(node, resolve=False).items() if key != "hydra"}  # type: ignore[union-attr]
+            raw.pop("name", None)  # made of the choices, and no part of what a run is
+            harmless = str(raw).replace("${hydra:", "").replace("${oc.env:", "")
+            self._known[choices] = None if "${" in harmless else composed
+        base = self._known[choices]
+        if base is None:
+            return None
+        config = copy.deepcopy(base.config)
+        for text in given:
+            item = parse(text, self._hydra.config_loader)
+            *path, last = item.key_or_group.split(".")
+            if not path and last in self.groups:
                 continue
-            *path, last = key.split(".")
-            node: Any = changed
+            at: Any = config
             for part in path:
-                node = node.get(part) if isinstance(node, dict) else None
-            if not isinstance(node, dict) or last not in node:
-                self.of(params)  # Hydra knows whether there may be such a key
-                return
-            node[last] = parse(word(key, value), self._hydra.config_loader).value()
-        check(changed)
+                at = at.get(part) if isinstance(at, dict) else None
+            if not isinstance(at, dict) or last not in at or isinstance(at[last], dict) or "${" in str(item.value()):
+                return None
+            at[last] = item.value()
+        check(config)
+        words = merged(self.words, given)
+        hydra = {**base.hydra, "overrides": {**base.hydra["overrides"], "task": words}}
+        return replace(base, config=config, hydra=hydra, overrides=words)
 
 
 def check_space(composer: Composer, space: Space) -> None:
     """Compose and check few configurations in which every end and choice occurs. Raises: ConfigError."""
     for params in space.corners():
         try:
-            composer.check(params)
+            composer.of(params)
         except ConfigError as error:
             words = " ".join(word(key, value) for key, value in params.items())
             hint = ""

@@ -72,7 +72,14 @@ def test_a_search_ends_with_a_tested_winner_and_its_recipe(here, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["data=moons", "model=mlp", "model.widths=[8,4]", "optimizer=sgd", "optimizer.momentum=0.5", "optimizer.lr=1e-05"],
+        [
+            "data=moons",
+            "model=mlp",
+            "model.widths=[8,4]",
+            "optimizer=sgd",
+            "optimizer.momentum=0.5",
+            "optimizer.lr=1e-05",
+        ],
         ["experiment=mnist_mlp", "augment=[translate,cutout]", "augment.cutout.size=3", "trainer.sam.rho=0.1"],
         ["data=digits", "optimizer.maximize=true", "trainer.clip.norm=1", "scheduler.warmup=5%", "seed=3"],
     ],
