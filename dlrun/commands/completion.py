@@ -169,6 +169,11 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
         yield from SCRIPTS
     elif command == "list":
         yield from _list_words(Catalog(_config_dir(typed)), positional)
+    elif command == "tune":
+        if current.startswith("tune."):
+            yield from _options(TUNE_OPTIONS, current)
+        else:
+            yield from _overrides(Catalog(_config_dir(typed)), typed, current)
     elif command in {"train", "plan", "profile"}:
         if typed and typed[-1] in FLAG_VALUES:
             yield from FLAG_VALUES[typed[-1]]
@@ -176,11 +181,6 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
             yield from _overrides(Catalog(_config_dir(typed)), typed, current)
             if command == "profile" and "." not in current:
                 yield from _options(PROFILE_OPTIONS, current)
-    elif command == "tune":
-        if current.startswith("tune."):
-            yield from _options(TUNE_OPTIONS, current)
-        else:
-            yield from _overrides(Catalog(_config_dir(typed)), typed, current)
     elif command == "bench":
         yield from _options(BENCH_OPTIONS, current)
     elif command in {"resume", "evaluate", "predict"}:
