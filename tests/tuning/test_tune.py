@@ -6,10 +6,13 @@ import pytest
 
 from dlrun.config.compose import compose
 from dlrun.config.identity import run_id
+from dlrun.config.location import CONF
 from dlrun.runs.directory import RunDirectory
 from dlrun.tuning.recipe import recomposed, write_experiment
+from dlrun.tuning.settings import read_settings
 from dlrun.tuning.sitting import resume_study, tune
-from dlrun.tuning.study import STUDIES, Composer
+from dlrun.tuning.space import word
+from dlrun.tuning.study import STUDIES, Composer, ask
 
 TUNE = """
 # Moons.
@@ -67,6 +70,26 @@ def test_a_search_ends_with_a_tested_winner_and_its_recipe(here, capsys):
     assert [path.name for path in STUDIES.iterdir()] == [folder.name]
     assert len(list((folder / "trials").iterdir())) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "tune").glob("*.yaml")))
+def test_every_tune_file_composes_at_its_ends_and_tries_its_defaults(name):
+    asked = ask(read_settings([f"tune={name}"], None), None)
+    assert asked.defaults is not None, asked.note
+    run_dir = STUDIES / "one"
+    of_defaults = asked.composer.of(asked.defaults, run_dir=run_dir)
+    assert run_id(of_defaults.config) == run_id(asked.base.config)
+
+
+def test_configurations_are_those_of_hydra():
+    composer = Composer(["data=digits"], None)
+    for params in (
+        {"optimizer": "sgd", "optimizer.lr": 1e-05, "optimizer.momentum": 0.5, "model.widths": "[64,32]"},
+        {"optimizer": "sgd", "optimizer.lr": 0.1, "optimizer.momentum": 0.25, "model.widths": "[8]"},
+        {"scheduler.warmup": "5%", "optimizer.maximize": True},
+    ):
+        by_hydra = composer.compose([word(key, value) for key, value in params.items()])
+        assert composer.of(params).config == by_hydra.config
 
 
 @pytest.mark.parametrize(
