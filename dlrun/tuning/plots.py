@@ -222,11 +222,11 @@ def importance(study: Study, complete: Sequence[FrozenTrial], space: Space) -> d
 
     Source: Hutter, Hoos, Leyton-Brown 2014, An Efficient Approach for Assessing Hyperparameter Importance.
     """
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
     keys = [d.key for d in space.dimensions if not d.when and len({t.params[d.key] for t in complete}) > 1]
     if len(complete) < FEWEST_FOR_IMPORTANCE or len(keys) < 2 or len({t.values[0] for t in complete}) < 2:
         return {}
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # scikit-learn's forests
+
     found = get_param_importances(
         study, evaluator=FanovaImportanceEvaluator(seed=0), params=keys, target=lambda trial: trial.values[0]
     )
