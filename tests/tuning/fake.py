@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlrun.sweeps.jobs import Ended, Evaluated, Event, Job, Progressed, Started
-
 from dlrun.config.compose import Composed
 from dlrun.runs.directory import RunDirectory
+from dlrun.sweeps.jobs import Ended, Evaluated, Event, Job, Progressed, Started
 from dlrun.tuning.settings import settings
 from dlrun.tuning.study import Asked, StudyFolder
 
