@@ -8,7 +8,7 @@ from dlrun.errors import UsageError
 EXAMPLES = """\
 dlrun tune tune=NAME [OVERRIDES]   search for the best configuration; bad trials are stopped early
 
-  dlrun tune tune=mlp_digits                          half a minute; {folder}
+  dlrun tune tune=mlp_digits                          30 trials; {folder}
   dlrun tune tune=mlp_mnist tune.budget.trials=20 tune.budget.time=30m
   dlrun tune tune=mlp_digits model.activation=gelu trainer.epochs=20     what all trials have
   dlrun tune tune=mlp_digits tune.sampler=gp tune.pruner=hyperband
