@@ -264,7 +264,9 @@ class Session:
         return finish
 
     def _test(self) -> dict[str, float]:
-        """Test once, on the best weights if early stopping restores them, else on the last."""
+        """Test once, on the best weights if early stopping restores them, else on the last; or not, if so asked."""
+        if not self.a.settings.test:
+            return {}
         t, stopping = self.training, self.a.settings.early_stopping
         if stopping is not None and stopping.restore_best and self.best.weights is not None:
             t.evaluated_model.load_state_dict(self.best.weights)
@@ -387,7 +389,7 @@ def _refuse_edited(run: RunDirectory, config: dict[str, Any], known: Mapping[str
 def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) -> list[str]:
     """Where things are and what to type next."""
     lines = []
-    if summary["status"] == "interrupted":
+    if summary["status"] in ("interrupted", "pruned"):
         lines.append(f"resume   dlrun resume {run}")
     if summary["status"] == "diverged":
         at = summary["divergence"]
@@ -406,8 +408,8 @@ def _advice(run: RunDirectory, summary: Mapping[str, Any], plot: Path | None) ->
 
 
 def exit_code(run: RunDirectory) -> int:
-    """0 for a finished run, 128 + the signal for an interrupted one, 1 for a divergence."""
+    """0 for a finished or pruned run, 128 + the signal for an interrupted one, 1 for a divergence."""
     summary = run.read_json(run.summary)
     if summary.get("status") == "interrupted":
         return 128 + int(summary["signal"])
-    return 0 if summary.get("status") in FINISHED else 1
+    return 0 if summary.get("status") in (*FINISHED, "pruned") else 1

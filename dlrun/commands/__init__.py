@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "train": "train a model, or with -m many, one run for each combination",
+    "tune": "search for the best configuration, stopping bad trials early",
     "resume": "continue a run where it stopped, to the bit",
     "evaluate": "measure a trained run again, on any split",
     "compare": "a leaderboard of runs: means over seeds, tests between rows, pictures",

@@ -117,6 +117,17 @@ COMPARE_FLAGS = {
 }
 PROFILE_OPTIONS: dict[str, list[str]] = {"steps": ["50"], "out": []}
 BENCH_OPTIONS: dict[str, list[str]] = {"device": ["auto", "cpu", "cuda", "mps"], "json": []}
+TUNE_OPTIONS: dict[str, list[str]] = {
+    "tune.sampler": ["tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2"],
+    "tune.pruner": ["median", "hyperband", "asha", "patient", "none"],
+    "tune.budget.trials": ["50"],
+    "tune.budget.time": ["30m"],
+    "tune.budget.device_hours": ["2"],
+    "tune.objectives": ["[val/accuracy,seconds]"],
+    "tune.storage": ["journal"],
+    "tune.seeds": ["5"],
+    "tune.jobs": ["2"],
+}
 FOLDER_FLAGS = {"--config-dir", "-cd", "--config-path", "-cp"}  # the shell completes folders itself
 SCHEMAS = {"trainer": "Trainer", "data": "Data", "optimizer": "Optimizer", "scheduler": "Scheduler"}
 
@@ -157,6 +168,7 @@ def _flags(command: str) -> list[str]:
         "train": HYDRA_FLAGS,
         "plan": CONFIG_FLAGS,
         "profile": CONFIG_FLAGS,
+        "tune": ["--config-dir"],
         "list": ["--config-dir"],
         "bench": ["--quick"],
         "compare": list(COMPARE_FLAGS),
@@ -172,6 +184,11 @@ def _arguments(command: str, typed: list[str], current: str) -> Iterator[str]:
         yield from SCRIPTS
     elif command == "list":
         yield from _list_words(Catalog(_config_dir(typed)), positional)
+    elif command == "tune":
+        if current.startswith("tune."):
+            yield from _options(TUNE_OPTIONS, current)
+        else:
+            yield from _overrides(Catalog(_config_dir(typed)), typed, current)
     elif command in {"train", "plan", "profile"}:
         if typed and typed[-1] in FLAG_VALUES:
             yield from FLAG_VALUES[typed[-1]]

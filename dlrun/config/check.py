@@ -58,8 +58,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_dataclass(key: str, value: Any, name: str) -> list[str]:
-    """Problems of a mapping that must have the fields of dlrun.config.schema's class `name`."""
-    signature = signature_of(f"dlrun.config.schema.{name}")
+    """Problems of a mapping that must have the fields of a class: of dlrun.config.schema, or of a dotted path."""
+    signature = signature_of(name if "." in name else f"dlrun.config.schema.{name}")
     assert signature is not None
     if not isinstance(value, Mapping):
         return [f"{key} must be a group of keys, got {shown(value)}."]
@@ -204,7 +204,7 @@ def _arguments(
     """Problems of arguments against a signature: unknown, missing, of the wrong type or range."""
     names = set(signature.parameters) - supplied
     problems = []
-    is_schema = signature.target.startswith("dlrun.config.schema.") or "." not in signature.target
+    is_schema = signature.target.startswith("dlrun.config.") or "." not in signature.target
     owner = f"{key} has" if is_schema else f"{signature.target} takes"
     if not signature.open:
         problems += [

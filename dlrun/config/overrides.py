@@ -20,6 +20,7 @@ NOTHING = {
     "loss": "auto",
     "init": "default",
 }
+OWN_COMMAND = {"tune": "dlrun tune"}  # groups that are no part of a run
 _GROUPS: WeakKeyDictionary[ConfigLoader, list[str]] = WeakKeyDictionary()
 SEVERAL = ("augment", "callbacks", "logger", "experiment")  # groups of which several choices may be given as a list
 
@@ -36,6 +37,8 @@ def read(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
         item = parse(word, loader)
         if item.key_or_group == "hydra":
             raise ConfigError(f"{word}: Hydra's settings are set one by one, as in hydra.run.dir=DIR.")
+        if item.key_or_group in OWN_COMMAND:
+            raise ConfigError(f"{word}: what is searched is a matter of {OWN_COMMAND[item.key_or_group]} {word}.")
         if item.key_or_group in groups(loader):
             _refuse_wrong_choice(item, loader)
             name = _choice_of_nothing(item, loader)

@@ -125,6 +125,7 @@ class Trainer:
     metrics: Sequence[Score] = field(default_factory=list)
     tta: Literal["flip", "flip_translate"] | None = None
     checkpoint_every: Duration | None = None
+    test: bool = True
     deterministic: bool = False
     clip: Clip = field(default_factory=Clip)
     gradient_noise: GradientNoise | None = None

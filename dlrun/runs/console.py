@@ -24,6 +24,7 @@ ENDS = {
     "completed": "Completed",
     "early_stopped": "Stopped early, no longer improving",
     "interrupted": "Interrupted",
+    "pruned": "Pruned, others do better",
     "diverged": "Diverged",
     "failed": "Failed",
 }

@@ -14,7 +14,14 @@ from dlrun.runs.console import Progress, clock
 
 ROWS = 12  # of the table; all of them are in the log
 LINES_BESIDES = 10  # of the display: what is not a row, and room for the shell
-COLOURS = {"completed": "green", "early_stopped": "green", "interrupted": "yellow", "diverged": "red", "failed": "red"}
+COLOURS = {
+    "completed": "green",
+    "early_stopped": "green",
+    "interrupted": "yellow",
+    "pruned": "yellow",
+    "diverged": "red",
+    "failed": "red",
+}
 
 
 class Live:

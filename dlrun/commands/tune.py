@@ -1,0 +1,64 @@
+"""dlrun tune: search for the best configuration."""
+
+from __future__ import annotations
+
+from dlrun.config.catalog import Catalog
+from dlrun.errors import UsageError
+
+EXAMPLES = """\
+dlrun tune tune=NAME [OVERRIDES]   search for the best configuration; bad trials are stopped early
+
+  dlrun tune tune=mlp_digits                          30 trials; {folder}
+  dlrun tune tune=mlp_mnist tune.budget.trials=20 tune.budget.time=30m
+  dlrun tune tune=mlp_digits model.activation=gelu trainer.epochs=20     what all trials have
+  dlrun tune tune=mlp_digits tune.sampler=gp tune.pruner=hyperband
+  dlrun tune tune=mlp_digits 'tune.space.model.dropout={{low: 0, high: 0.3}}' ~tune.space.optimizer
+  dlrun tune tune=mlp_digits 'tune.objectives=[val/accuracy,parameters]'     a Pareto front
+  dlrun tune --config-dir mine tune=my_search         mine/tune/my_search.yaml
+  dlrun resume outputs/tune/2026-11-21_10-00-00_mlp_digits_1a2b3c4d
+
+The same command again goes on where it was, killed or not; with a larger tune.budget it searches further. Trials are
+ordinary runs without a test; the winner is trained again from tune.seeds seeds and tested once each. docs/tune.md
+says what a tune file may hold.
+
+  tune.sampler        tpe, gp, cmaes, random, qmc, grid, nsga2
+  tune.pruner         median, hyperband, asha, patient, none
+  tune.budget.trials, tune.budget.time=30m, tune.budget.device_hours
+  tune.jobs           trials at a time; null: as many as the machine takes
+  tune.storage        null: study.db in the study's folder; journal; FILE.db; the URL of a database
+  tune.seeds          how often the winner is trained and tested; 0: not at all
+"""
+
+
+def HELP() -> str:  # noqa: N802 - what every command calls its help
+    """The examples, and every tune file."""
+    names = "  ".join(choice.name for choice in Catalog().choices("tune"))
+    return f"{EXAMPLES.format(folder='outputs/tune/<date_time>_mlp_digits_<id>/')}\nTune files: {names}\n"
+
+
+def run(arguments: list[str]) -> int:
+    """Tune. Returns: the exit code."""
+    words, config_dir = _parse(arguments)
+    from dlrun.tuning.sitting import tune  # Hydra and rich; Optuna comes when the words are known to be right
+
+    return tune(words, config_dir)
+
+
+def _parse(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The overrides and the folder of --config-dir. Raises: UsageError."""
+    words: list[str] = []
+    config_dir: str | None = None
+    rest = iter(arguments)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option in {"--config-dir", "-cd"}:
+            config_dir = value if equals else next(rest, None)
+            if not config_dir:
+                raise UsageError("--config-dir needs a folder: dlrun tune --config-dir FOLDER tune=NAME.")
+        elif option in {"-m", "--multirun"}:
+            raise UsageError("dlrun tune has no -m: what is searched is in the tune file, as tune.space.")
+        elif word.startswith("-"):
+            raise UsageError(f"unknown option '{word}' of dlrun tune: it has --config-dir; see `dlrun tune --help`.")
+        else:
+            words.append(word)
+    return words, config_dir

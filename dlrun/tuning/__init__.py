@@ -1,0 +1,1 @@
+"""Tuning: a search over configurations by Optuna, each trial an ordinary run."""

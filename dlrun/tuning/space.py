@@ -1,0 +1,316 @@
+"""What is searched: for each key a distribution, perhaps only under a condition on another key.
+
+space:
+  optimizer.lr: {low: 1e-4, high: 1e-1, log: true}
+  model.dropout: {low: 0.0, high: 0.5, step: 0.1}
+  data.batch_size: {choices: [64, 128, 256]}
+  optimizer: {choices: [sgd, adamw]}
+  optimizer.momentum: {low: 0.0, high: 0.99, when: {optimizer: sgd}}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dlrun.config.values import shown
+from dlrun.errors import did_you_mean
+
+NUMBERS = ("float", "int")
+KINDS = (*NUMBERS, "categorical")
+KEYS = ("type", "low", "high", "log", "step", "choices", "when")
+KEY = re.compile(r"[A-Za-z]\w*(\.\w+)*", re.ASCII)
+PLAIN_TEXT = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+WORDS_WITH_MEANING = {"true", "false", "null", "nan", "inf"}
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched key.
+
+    Attributes:
+        kind: float, int or categorical.
+        choices: of a categorical; a list or mapping stands here as the text that is typed for it.
+        when: the values that other keys must have for this one to exist.
+    """
+
+    key: str
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+    choices: tuple[Value, ...] = ()
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    def holds(self, params: Mapping[str, Value]) -> bool:
+        """Whether the conditions are met."""
+        return all(key in params and params[key] in values for key, values in self.when.items())
+
+    def contains(self, value: Any) -> bool:
+        """Whether the search could come upon `value`."""
+        if self.kind == "categorical":
+            return any(value == choice and type(value) is type(choice) for choice in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        if self.kind == "int" and value != int(value):
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values that stand for all: every choice, or the ends of the range."""
+        if self.kind == "categorical":
+            return self.choices
+        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+
+    def points(self, count: int) -> tuple[Value, ...]:
+        """About `count` values, evenly spaced (on the logarithm, with `log`); of a range with steps, all of them."""
+        if self.kind == "categorical":
+            return self.choices
+        if self.step is not None:
+            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+            values = [self.low + i * self.step for i in range(count)]
+        elif self.kind == "int" and not self.log and self.high - self.low < count:
+            values = list(range(int(self.low), int(self.high) + 1))
+        else:
+            parts = [i / max(count - 1, 1) for i in range(count)]
+            low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+            spaced = [low + part * (high - low) for part in parts]
+            values = [min(max(math.exp(x) if self.log else x, self.low), self.high) for x in spaced]
+        if self.kind == "int":
+            return tuple(dict.fromkeys(round(value) for value in values))
+        return tuple(float(f"{value:.12g}") for value in values)
+
+    def suggest(self, trial: Any) -> Value:
+        """Ask an Optuna trial for a value; one it has already is given again."""
+        if self.kind == "categorical":
+            chosen: Value = trial.suggest_categorical(self.key, list(self.choices))
+            return chosen
+        if self.kind == "int":
+            step = int(self.step or 1)
+            return int(trial.suggest_int(self.key, int(self.low), int(self.high), step=step, log=self.log))
+        return float(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log))
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions, those that others depend on before these."""
+
+    dimensions: tuple[Dimension, ...]
+
+    @cached_property
+    def by_key(self) -> dict[str, Dimension]:
+        return {dimension.key: dimension for dimension in self.dimensions}
+
+    @property
+    def is_conditional(self) -> bool:
+        return any(dimension.when for dimension in self.dimensions)
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        """A value for every key whose conditions are met."""
+        params: dict[str, Value] = {}
+        for dimension in self.dimensions:
+            if dimension.holds(params):
+                params[dimension.key] = dimension.suggest(trial)
+        return params
+
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Few assignments in which every end of every range and every choice occurs, beside every choice of others'."""
+        width = max(len(dimension.ends()) for dimension in self.dimensions)
+        for shift, i in itertools.product(range(2), range(width)):
+            params: dict[str, Value] = {}
+            for dimension in self.dimensions:
+                if dimension.holds(params):
+                    ends = dimension.ends()
+                    params[dimension.key] = ends[(i if dimension.kind == "categorical" else i + shift) % len(ends)]
+            yield params
+
+    def grid(self, count: int) -> list[dict[str, Value]]:
+        """Every combination of `count` points a range, and of all choices."""
+        found: list[dict[str, Value]] = [{}]
+        for dimension in self.dimensions:
+            points = dimension.points(count)
+            found = [
+                wider
+                for params in found
+                for wider in ([{**params, dimension.key: p} for p in points] if dimension.holds(params) else [params])
+            ]
+        return found
+
+    def grid_size(self, count: int) -> int:
+        """At most so many combinations are in the grid; counted without making it."""
+        return math.prod(len(dimension.points(count)) for dimension in self.dimensions)
+
+
+def word(key: str, value: Value) -> str:
+    """The override that gives a key a value, as it would be typed."""
+    if isinstance(value, str):
+        simple = PLAIN_TEXT.fullmatch(value) and value.lower() not in WORDS_WITH_MEANING
+        if not simple and value[:1] not in "[{":
+            value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return f"{key}={value}"
+    return f"{key}={shown(value)}"
+
+
+def category(value: Any) -> Value:
+    """A choice as Optuna can keep it: a list or mapping becomes the text that is typed for it."""
+    if isinstance(value, list):
+        return "[" + ",".join(_typed(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}: {_typed(item)}" for key, item in value.items()) + "}"
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _typed(value: Any) -> str:
+    inner = category(value)
+    return str(inner) if isinstance(value, list | Mapping) else word("", inner).removeprefix("=")
+
+
+def read_space(given: Mapping[str, Any]) -> tuple[Space | None, list[str]]:
+    """The space that a tune file describes, and a sentence for each mistake in it; only one of the two."""
+    if not given:
+        return None, ["tune.space is empty: give it keys to search, such as optimizer.lr: {low: 1e-4, high: 0.1}."]
+    found: dict[str, Dimension] = {}
+    problems: list[str] = []
+    for key, entry in given.items():
+        dimension, wrong = _read(str(key), entry)
+        problems += wrong
+        if dimension is not None:
+            found[dimension.key] = dimension
+    if not problems:
+        problems = _conditions(found)
+    if problems:
+        return None, problems
+    ordered = _ordered(found)
+    if ordered is None:
+        return None, ["tune.space: the conditions (when) go round in a circle; one key must come first."]
+    return Space(tuple(ordered)), []
+
+
+def _read(key: str, entry: Any) -> tuple[Dimension | None, list[str]]:
+    name = f"tune.space.{key}"
+    if not KEY.fullmatch(key):
+        return None, [f"{name}: '{key}' is no key, such as optimizer.lr."]
+    entry = {"choices": list(entry)} if isinstance(entry, list | tuple) else entry
+    if not isinstance(entry, Mapping):
+        return None, [f"{name} must be {{low: …, high: …}} or {{choices: […]}}, got {shown(entry)}."]
+    for unknown in (item for item in entry if item not in KEYS):
+        return None, [f"unknown key '{name}.{unknown}': it has {', '.join(KEYS)}.{did_you_mean(str(unknown), KEYS)}"]
+    kind = entry.get("type", "categorical" if "choices" in entry else _kind_of(entry))
+    if kind not in KINDS:
+        near = did_you_mean(str(kind), KINDS)
+        return None, [f"{name}.type must be one of {', '.join(KINDS)}, got {shown(kind)}.{near}"]
+    when, problem = _read_when(name, entry.get("when"))
+    if problem:
+        return None, [problem]
+    if kind == "categorical":
+        return _categorical(key, entry, when)
+    return _range(key, kind, entry, when)
+
+
+def _kind_of(entry: Mapping[str, Any]) -> str:
+    """Whole ends (and step) make a range of whole numbers."""
+    given = [entry[name] for name in ("low", "high", "step") if entry.get(name) is not None]
+    return "int" if given and all(isinstance(value, int) for value in given) else "float"
+
+
+def _read_when(name: str, given: Any) -> tuple[dict[str, tuple[Value, ...]], str | None]:
+    if given is None:
+        return {}, None
+    if not isinstance(given, Mapping) or not given:
+        return {}, f"{name}.when must be a mapping of other keys to values, such as {{optimizer: sgd}}, got {given}."
+    pairs = {str(key): value if isinstance(value, list | tuple) else [value] for key, value in given.items()}
+    return {key: tuple(category(value) for value in values) for key, values in pairs.items()}, None
+
+
+def _categorical(
+    key: str, entry: Mapping[str, Any], when: Mapping[str, tuple[Value, ...]]
+) -> tuple[Dimension | None, list[str]]:
+    name, given = f"tune.space.{key}", entry.get("choices")
+    extra = next((other for other in ("low", "high", "log", "step") if other in entry), None)
+    if extra is not None:
+        return None, [f"{name} has choices and {extra}: choices have no range; drop one of the two."]
+    if not isinstance(given, list | tuple) or not given:
+        return None, [f"{name}.choices must be a list of values, got {shown(given) if given != [] else 'none'}."]
+    choices = tuple(category(value) for value in given)
+    if len({(type(choice), choice) for choice in choices}) < len(choices):
+        return None, [f"{name}.choices has a value twice: {json.dumps(list(choices))}; keep one."]
+    return Dimension(key, "categorical", choices=choices, when=when), []
+
+
+def _range(
+    key: str, kind: str, entry: Mapping[str, Any], when: Mapping[str, tuple[Value, ...]]
+) -> tuple[Dimension | None, list[str]]:
+    name, log, step = f"tune.space.{key}", entry.get("log", False), entry.get("step")
+    words = "a whole number" if kind == "int" else "a number"
+    if "choices" in entry:
+        return None, [f"{name} is of type {kind} and has choices; drop one of the two."]
+    for end in ("low", "high"):
+        if end not in entry:
+            return None, [f"{name}.{end} is missing: a range needs low and high."]
+        if not _is_number(entry[end], kind):
+            return None, [f"{name}.{end} must be {words}, got {shown(entry[end])}."]
+    low, high = entry["low"], entry["high"]
+    if low >= high:
+        return None, [f"{name}.low must be below high, got low={low} and high={high}."]
+    if not isinstance(log, bool):
+        return None, [f"{name}.log must be true or false, got {shown(log)}."]
+    if log and low <= 0:
+        return None, [f"{name}.low must be above 0 with log: true, got {low}; a logarithm has no zero."]
+    if step is not None and (not _is_number(step, kind) or step <= 0 or step > high - low):
+        return None, [f"{name}.step must be {words} in (0, {high - low:g}], high - low, got {shown(step)}."]
+    if step is not None and log:
+        return None, [f"{name} has log and step: steps are of equal size, on a logarithm they are not; drop one."]
+    if step is not None:
+        high = low + step * math.floor((high - low) / step + 1e-9)
+    return Dimension(key, kind, float(low), float(high), log, None if step is None else float(step), when=when), []
+
+
+def _is_number(value: Any, kind: str) -> bool:
+    kinds = int if kind == "int" else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _conditions(found: Mapping[str, Dimension]) -> list[str]:
+    """Conditions on keys or values that the space does not have."""
+    problems = []
+    for dimension in found.values():
+        for key, values in dimension.when.items():
+            name, other = f"tune.space.{dimension.key}.when", found.get(key)
+            if other is None:
+                near = did_you_mean(key, found)
+                problems.append(f"{name} names '{key}', which is not a key of tune.space ({', '.join(found)}).{near}")
+                continue
+            problems += [
+                f"{name}: {key} is never {shown(value)}; it is {_described(other)}."
+                for value in values
+                if not other.contains(value)
+            ]
+    return problems
+
+
+def _described(dimension: Dimension) -> str:
+    if dimension.kind == "categorical":
+        return "one of " + ", ".join(shown(choice) for choice in dimension.choices)
+    return f"in [{dimension.low:g}, {dimension.high:g}]"
+
+
+def _ordered(found: Mapping[str, Dimension]) -> Sequence[Dimension] | None:
+    """Each after those it depends on, else as given; None if that cannot be."""
+    ordered: list[Dimension] = []
+    left = dict(found)
+    while left:
+        ready = [key for key, dimension in left.items() if not set(dimension.when) & set(left)]
+        if not ready:
+            return None
+        ordered += [left.pop(key) for key in ready]
+    return ordered
