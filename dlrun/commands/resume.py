@@ -1,4 +1,6 @@
-"""dlrun resume: go on with a run that was interrupted, killed or failed, or with a sweep."""
+"""dlrun resume: go on with a run that was interrupted, killed or failed, with a sweep or a search."""
+
+from pathlib import Path
 
 from dlrun.commands.words import take_run
 from dlrun.report.painter import at_hand
@@ -6,7 +8,7 @@ from dlrun.startup import loading
 from dlrun.sweeps.record import find_sweep
 
 HELP = """\
-dlrun resume RUN | SWEEP       go on exactly where a run, or a sweep of many, stopped, to the bit
+dlrun resume RUN | SWEEP | STUDY     go on exactly where a run, a sweep of many or a search stopped, to the bit
 
   dlrun resume last
   dlrun resume outputs/runs/2026-11-21_10-00-00_digits-mlp-adamw_1a2b3c4d
@@ -20,13 +22,17 @@ Of a sweep, what is finished stays, what was interrupted goes on, what failed is
 
 
 def run(arguments: list[str]) -> int:
-    """Resume a run or a sweep. Returns: the exit code."""
+    """Resume a run, a sweep or a search. Returns: the exit code."""
     sweep = find_sweep(arguments[0]) if len(arguments) == 1 else None
     if sweep is not None:
         from dlrun.sweeps.asking import go_on
         from dlrun.sweeps.table import view
 
         return go_on(sweep, view())
+    if len(arguments) == 1 and Path(arguments[0], "tune.json").is_file():
+        from dlrun.tuning.sitting import resume_study
+
+        return resume_study(Path(arguments[0]))
     directory, words = take_run(arguments, "resume", known={})
     assert not words
     with at_hand():

@@ -17,6 +17,7 @@ from dlrun.yaml_text import yaml_text
 
 RUNS = Path("outputs/runs")
 SWEEPS = Path("outputs/sweeps")
+STUDIES = Path("outputs/tune")
 
 
 class RunDirectory:
@@ -130,7 +131,8 @@ def is_run(path: Path) -> bool:
 
 def all_runs() -> list[Path]:
     """Every run below outputs/, oldest first."""
-    found = [path.parent for path in [*RUNS.glob("*/config.yaml"), *SWEEPS.glob("*/*/config.yaml")]]
+    places = [*RUNS.glob("*/config.yaml"), *SWEEPS.glob("*/*/config.yaml"), *STUDIES.glob("*/*/*/config.yaml")]
+    found = [path.parent for path in places]
     return sorted(filter(is_run, found), key=lambda path: (path / "provenance.json").stat().st_mtime)
 
 

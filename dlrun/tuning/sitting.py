@@ -8,11 +8,11 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dlrun.config.identity import run_id
 from dlrun.sweeps.devices import Leases
+from dlrun.sweeps.interruption import Interrupted
 from dlrun.sweeps.pool import Pool
 from dlrun.tuning.recipe import command, write_experiment
 from dlrun.tuning.search import Search, SearchFailedError, open_study
@@ -73,7 +73,7 @@ def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker, storage: BaseSt
             _record(folder, content, study, asked, search.seconds)
 
         search = Search(asked, folder, study, ended, float(content.get("seconds", 0.0)))
-        with make_pool(asked) as pool, _Interrupted(pool) as interrupted:
+        with make_pool(asked) as pool, Interrupted(pool) as interrupted:
             search.go(pool)
             best = best_trials(study, settings.objectives)
             content["status"] = "interrupted" if interrupted.count else "searched"
@@ -159,27 +159,3 @@ def _leave(asked: Asked, folder: StudyFolder, study: Study, best: Sequence[Froze
 def _line(label: str, summary: Any) -> str:
     metrics = "  ".join(f"{name} {value:.4f}" for name, value in (summary.get("metrics") or {}).items())
     return f"{label}  {summary.get('status', 'failed')}  {metrics}"
-
-
-class _Interrupted:
-    """While entered, the first SIGINT or SIGTERM lets trials save and end, and the second ends them at once."""
-
-    def __init__(self, pool: Any) -> None:
-        self.pool, self.count = pool, 0
-        self._previous: dict[int, Any] = {}
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.pool.stop()
-        else:
-            self.pool.kill()
-
-    def __enter__(self) -> _Interrupted:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
