@@ -21,11 +21,15 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from dlrun.errors import DlrunError
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from dlrun.sweeps.nursery import serve; serve(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
 PIECE_BYTES = 65536
 
+
+GONE = "the process that loads PyTorch for the workers has ended; what it said is above. The same words again go on."
 
 _nursery: Nursery | None = None
 
@@ -37,6 +41,12 @@ def nursery() -> Nursery:
         _nursery = Nursery()
         atexit.register(_nursery.close)
     return _nursery
+
+
+class NurseryError(DlrunError):
+    """The process that forks workers has ended."""
+
+    exit_code = 1
 
 
 class Nursery:
@@ -67,7 +77,7 @@ class Nursery:
             environment: variables to set in it beside those of this process.
             threads: of the CPU, that it computes with unless its job says otherwise.
 
-        Raises: OSError if the nursery is gone.
+        Raises: NurseryError if the nursery is gone.
         """
         mine, theirs = socket.socketpair()
         request = json.dumps(
@@ -78,9 +88,12 @@ class Nursery:
                 "folder": str(Path.cwd()),
             }
         ).encode()
-        with theirs:
-            socket.send_fds(self._socket, [request[:1]], [theirs.fileno()])
-            self._socket.sendall(request[1:] + b"\n")
+        try:
+            with theirs:
+                socket.send_fds(self._socket, [request[:1]], [theirs.fileno()])
+                self._socket.sendall(request[1:] + b"\n")
+        except OSError:
+            raise NurseryError(GONE) from None
         while True:
             kind, pid, status = self._receive()
             if kind == "born":
@@ -90,7 +103,7 @@ class Nursery:
     def ended(self) -> list[tuple[int, int]]:
         """The workers that have ended since the last call: process id, and exit code or minus the signal.
 
-        Raises: OSError if the nursery is gone.
+        Raises: NurseryError if the nursery is gone.
         """
         found, self._ended = self._ended, []
         while select.select([self._socket], [], [], 0)[0]:
@@ -111,9 +124,12 @@ class Nursery:
     def _receive(self) -> tuple[str, int, int]:
         message = b""
         while not message.endswith(b"\n"):  # a byte at a time, so that what is left can be waited for
-            piece = self._socket.recv(1)
+            try:
+                piece = self._socket.recv(1)
+            except ConnectionError:
+                piece = b""
             if not piece:
-                raise ConnectionError("the process that forks workers has ended")
+                raise NurseryError(GONE)
             message += piece
         kind, pid, status = json.loads(message)
         return kind, pid, status
