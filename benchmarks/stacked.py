@@ -23,7 +23,7 @@ from typing import Any
 import measuring
 import torch
 
-from dlrun import experiment
+from dlrun import experiment, session
 from dlrun.config.compose import Composed, compose
 from dlrun.runs.console import Console, Quiet
 from dlrun.stacked.train import train_stack
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    experiment.drawing = lambda *arguments, **what: lambda: None  # type: ignore[attr-defined]
+    session.drawing = lambda *arguments, **what: lambda: None  # type: ignore[attr-defined]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=_ready) as pool:
         for name, words in CASES.items():
@@ -110,7 +110,7 @@ def train(kind: str, base: Composed, numbers: list[int]) -> float:
 def _ready() -> None:
     """What a process of the pool does first."""
     torch.set_num_threads(1)
-    experiment.drawing = lambda *arguments, **what: lambda: None  # type: ignore[attr-defined]
+    session.drawing = lambda *arguments, **what: lambda: None  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from torch import nn
 from dlrun import build
 from dlrun.config.compose import compose
 from dlrun.engine.training import Training
-from dlrun.experiment import RunFailedError, _go_on, resume, train
+from dlrun.experiment import _go_on, resume, train
 from dlrun.run import Run
 from dlrun.runs.console import Console, Quiet
 from dlrun.runs.directory import RunDirectory
+from dlrun.session import RunFailedError
 
 from .test_resume import Killed, assert_equal, content, run_to
 
@@ -35,7 +36,7 @@ class Room:
         self.late: tuple[int, int] | None = None  # after so many training passes, room for so many examples
         self.made = build.build_model
         monkeypatch.setattr(build, "build_model", self.build_model)
-        monkeypatch.setattr("dlrun.experiment.drawing", lambda *arguments, **options: lambda: None)  # half of the time
+        monkeypatch.setattr("dlrun.session.drawing", lambda *arguments, **options: lambda: None)  # half of the time
 
     def build_model(self, *arguments: object) -> nn.Module:
         model = self.made(*arguments)

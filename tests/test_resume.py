@@ -17,9 +17,10 @@ from dlrun.cli import main
 from dlrun.config.compose import compose
 from dlrun.engine.device import use_threads
 from dlrun.engine.training import Training
-from dlrun.experiment import FINISHED, resume, train
+from dlrun.experiment import resume, train
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
+from dlrun.session import FINISHED
 
 RUN = [
     "data=digits",

@@ -21,9 +21,9 @@ from dlrun.engine.loaders import Loader, ResidentLoader
 from dlrun.engine.order import make_order
 from dlrun.engine.step import Schedule
 from dlrun.engine.training import Training
-from dlrun.experiment import Session
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
+from dlrun.session import Session
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from dlrun.engine.interrupt import Interrupt
 from dlrun.engine.loop import after_step, diverge, finish, logs_next, start
 from dlrun.engine.meter import DivergedError
 from dlrun.engine.training import Training
-from dlrun.experiment import FINISHED
+from dlrun.session import FINISHED
 from dlrun.stacked.batches import Batches
 from dlrun.stacked.counting import Counts
 from dlrun.stacked.members import Logs, Member, share_schedules

@@ -25,8 +25,9 @@ with loading():
     import torch
 
     from dlrun.engine.training import Training
-    from dlrun.experiment import RunFailedError, resume, train
+    from dlrun.experiment import resume, train
     from dlrun.report import curves  # matplotlib, once for all workers
+    from dlrun.session import RunFailedError
     from dlrun.stacked.fit import CannotStackError
     from dlrun.stacked.train import train_stack
 
