@@ -197,3 +197,28 @@ def test_hydras_own_launcher_and_sweeper_still_work(mine: Path, capfd: pytest.Ca
     )
     assert len(one) == 2
     assert one == other
+
+
+def test_jobs_of_a_stack_are_runs_as_they_would_be_alone(mine: Path, capfd: pytest.CaptureFixture[str]):
+    words = ["train", "-m", "data=moons", "model.widths=[8]", "trainer.max_steps=30", "trainer.eval_every=10"]
+    words += ["optimizer.lr=1e-3,1e-2", "seed=0,1"]
+    assert main([*words, "hydra.launcher.jobs=1", "hydra.sweep.dir=stack"]) == 0  # where it is known to pay
+    assert main([*words, "hydra.launcher.stack=false", "hydra.sweep.dir=alone"]) == 0
+    stack, alone = (
+        {path.parent.name: json.loads(path.read_text()) for path in Path(name).glob("*/summary.json")}
+        for name in ("stack", "alone")
+    )
+    assert [_stacked(Path("stack", name)) for name in stack] == [4, 4, 4, 4]
+    assert [_stacked(Path("alone", name)) for name in alone] == [None] * 4
+    for name, run in stack.items():
+        assert run["status"] == alone[name]["status"]
+        assert run["metrics"] == pytest.approx(alone[name]["metrics"], rel=1e-4)
+        assert run["best"]["metrics"] == pytest.approx(alone[name]["best"]["metrics"], rel=1e-4)
+    words = ["train", "-m", *FAST[:1], "trainer.max_steps=2", "trainer.accumulate=2", "seed=0,1"]
+    assert main([*words, "hydra/launcher=vectorised"]) == 0
+    assert "trainer.accumulate=2 cannot be trained in a stack" in capfd.readouterr().out
+
+
+def _stacked(folder: Path) -> int | None:
+    known = json.loads((folder / "provenance.json").read_text()).get("stacked")
+    return None if known is None else int(known)
