@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from dlrun.config.location import CONF
 from dlrun.errors import ConfigError, UsageError, did_you_mean
