@@ -33,13 +33,12 @@ def measure(draw: Draw = with_replacement, runs: Arms | None = None) -> Measured
     torch.manual_seed(0)
     model = build.build_model(chosen, splits.spec)
     variances = [variance(model, splits, size, draw) for size in SIZES]
-    memory = [peak(model, splits, size) for size in SIZES]
     figure, axes = panels("Batch size", 2 if runs else 1)
     line = styles(marker=True)
     axes[0].loglog(SIZES, variances, **next(line), label="measured, 400 batches each")
     axes[0].loglog(SIZES, variances[0] * SIZES[0] / np.array(SIZES), **next(line), label="∝ 1 / B")
     label(axes[0], "batch size B", "variance of the gradient (sum over weights)", "noise")
-    numbers = {"variance_power": slope(SIZES, variances), "memory_power": slope(SIZES[3:], memory[3:])}
+    numbers = {"variance_power": slope(SIZES, variances), "memory_ratio": peak(model, splits, 1024) / peak(model, splits, 128)}
     if runs:
         numbers |= _updates(runs, len(splits.train)) | _trainings(runs, axes[1])
     return Measured(numbers, figure)
@@ -66,8 +65,7 @@ def peak(model: nn.Module, splits: Splits, size: int) -> float:
     def compute() -> None:
         torch.autograd.grad(nn.functional.cross_entropy(model(inputs), batch.targets), parameters)
 
-    # What the gradients take is the same for all sizes.
-    return float(peak_bytes(compute, torch.device("cpu")) - sum(p.numel() * 4 for p in parameters))
+    return float(peak_bytes(compute, torch.device("cpu")))
 
 
 def _updates(runs: Arms, examples: int) -> dict[str, float]:
