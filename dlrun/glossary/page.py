@@ -103,6 +103,8 @@ def _row(item: Judged) -> str:
     claim = item.claim
     said = f"{_both(claim.says)} <span class=sub>({_word('line')} {claim.line})</span>"
     shown = _both({lang: item.shown(lang) for lang in LANGUAGES})
+    wanted = ", ".join(f"{c.name} {c.text}" for c in claim.holds_if)
+    shown += f"<br><small class=sub>{_word('wanted')} {escape(wanted)}</small>"
     verdict = _chip(item.verdict)
     if item.verdict is Verdict.CORRECTED:
         shown += f"<br><b>{_word('correction')}:</b> {_both(claim.correction)}"
