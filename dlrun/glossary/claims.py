@@ -30,30 +30,29 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Condition:
-    """What a measured number must be: `name` within [low, high], the ends excluded where `open`."""
+    """What a measured number must be: `name` within [low, high]."""
 
     name: str
     text: str
     low: float
     high: float
-    open: bool
 
     def met_by(self, numbers: Mapping[str, float]) -> bool:
         """Whether it is met; by NaN never. Raises: KeyError if the number has not been measured."""
-        value = numbers[self.name]
-        return self.low < value < self.high if self.open else self.low <= value <= self.high
+        return self.low <= numbers[self.name] <= self.high
 
 
 def condition(name: str, text: str) -> Condition:
     """Read a condition such as "<= 1e-12" or "-1 ± 0.1". Raises: ConfigError."""
     if match := BOUND.fullmatch(text.strip()):
         sign, limit = match[1], float(match[2])
-        low, high = (-math.inf, limit) if sign.startswith("<") else (limit, math.inf)
-        return Condition(name, text, low, high, open="=" not in sign)
+        far = -math.inf if sign.startswith("<") else math.inf
+        near = limit if "=" in sign else math.nextafter(limit, far)
+        return Condition(name, text, min(near, far), max(near, far))
     if match := AROUND.fullmatch(text.strip()):
         middle, tolerance = float(match[1]), float(match[2])
         if tolerance >= 0:
-            return Condition(name, text, middle - tolerance, middle + tolerance, open=False)
+            return Condition(name, text, middle - tolerance, middle + tolerance)
     raise ConfigError(f"the condition on {name} must be {FORMS}, got '{text}'.")
 
 

@@ -1,7 +1,7 @@
 """docs/glossary: the entries as Markdown in both languages, with the numbers and pictures of a real run.
 
-`dlrun glossary run all`, then `python -m dlrun.glossary.docs` in the checkout: writes docs/glossary from conf/glossary and
-outputs/glossary. Nothing there is edited by hand; a test holds the pages to the YAMLs.
+`dlrun glossary run all`, then `python -m dlrun.glossary.docs` in the checkout: writes docs/glossary from conf/glossary
+and outputs/glossary. Nothing there is edited by hand; a test holds the pages to the YAMLs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dlrun.runs.files import write_json, write_text
 DOCS = Path("docs/glossary")
 RESULTS = "results.json"
 ABOUT = {
-    "en": "Written by `python -m dlrun.glossary.docs` from conf/glossary and a run of `dlrun glossary run all`; not to be "
-    "edited here. Quoted lines are of the course's Spanish glossary. [Español](es.md) · [How to add a term](README.md)",
-    "es": "Escrito por `python -m dlrun.glossary.docs` a partir de conf/glossary y de `dlrun glossary run all`; no se edita "
-    "aquí. Las líneas citadas son del glosario del curso. [English](en.md) · [Cómo añadir un término](README.md)",
+    "en": "Written by `python -m dlrun.glossary.docs` from conf/glossary and a run of `dlrun glossary run all`; not to "
+    "be edited here. Quoted lines are of the course's glossary. [Español](es.md) · [How to add a term](README.md)",
+    "es": "Escrito por `python -m dlrun.glossary.docs` a partir de conf/glossary y de `dlrun glossary run all`; no se "
+    "edita aquí. Las líneas citadas son del glosario del curso. [English](en.md) · [Cómo añadir un término](README.md)",
 }
 
 
@@ -63,7 +63,11 @@ def page(glossary: Mapping[str, Entry], records: Mapping[str, Record], lang: str
 
 def _section(entry: Entry, record: Record, lang: str, glossary: Mapping[str, Entry]) -> str:
     said = WORDS[lang]
-    parts = [f'<a id="{entry.name}"></a>\n\n## {entry.term}\n', f"*{entry.line[lang]}*\n", f"{entry.definition[lang]}\n"]
+    parts = [
+        f'<a id="{entry.name}"></a>\n\n## {entry.term}\n',
+        f"*{entry.line[lang]}*\n",
+        f"{entry.definition[lang]}\n",
+    ]
     if entry.aliases:
         parts.append(f"{said['also']}: {', '.join(entry.aliases)}\n")
     parts.append(f"```\n{entry.formula}\n```\n")

@@ -36,7 +36,7 @@ def measure(entry: Entry, folder: Path) -> Record:
     """Measure what the entry's claims are about, judge them, and write result.json and plot.png.
 
     Args:
-        folder: of the entry alone; the run directories of its trainings are in its `runs`, those of before are replaced.
+        folder: of the entry alone; the run directories of its trainings are in its `runs`; older ones are replaced.
 
     Raises: ConfigError if the measurement cannot be found or does not give a number that a claim is about.
     """
@@ -57,7 +57,7 @@ def measure(entry: Entry, folder: Path) -> Record:
 
 
 def numbers_and_figure(entry: Entry, runs_folder: Path) -> Measured:
-    """Call the entry's function, on one thread and with generators of its own, so that it gives the same bits always."""
+    """Call the entry's function, on one thread and with generators of its own, for the same bits each time."""
     function = _function(entry)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

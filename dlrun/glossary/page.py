@@ -17,14 +17,33 @@ from dlrun.runs.files import write_text
 CLASSES = {Verdict.HOLDS: "holds", Verdict.CORRECTED: "corrected", Verdict.FAILS: "fails"}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-h1{font-size:1.6rem}h2{margin:3rem 0 .2rem;border-top:1px solid #ccc;padding-top:1.5rem}h3{font-size:1rem;margin:1.2rem 0 .3rem}
-pre,code{font:14px/1.5 ui-monospace,monospace;background:#f4f4f2}pre{padding:.6rem .9rem;overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.93rem}td,th{text-align:left;vertical-align:top;padding:.4rem .6rem;
-border-bottom:1px solid #ddd}img{max-width:100%}a{color:#0072B2}.sub{color:#555}nav a{margin-right:.9rem;white-space:nowrap}
-.verdict{white-space:nowrap;font-weight:600}.holds{color:#00664c}.corrected{color:#0072B2}.fails{color:#b34700}
-#en:checked~* .es,#es:checked~* .en{display:none}label{margin-right:1rem}
-@media(prefers-color-scheme:dark){body{background:#16181a;color:#e6e6e6}pre,code{background:#24272a}img{background:#fff}
-.holds{color:#4cc9a0}.corrected,a{color:#6ab8ee}.fails{color:#ff9a57}.sub{color:#aaa}td,th{border-color:#444}}
+h1{font-size:1.6rem}
+h2{margin:3rem 0 .2rem;border-top:1px solid #ccc;padding-top:1.5rem}
+h3{font-size:1rem;margin:1.2rem 0 .3rem}
+pre,code{font:14px/1.5 ui-monospace,monospace;background:#f4f4f2}
+pre{padding:.6rem .9rem;overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:.93rem}
+td,th{text-align:left;vertical-align:top;padding:.4rem .6rem;
+border-bottom:1px solid #ddd}
+img{max-width:100%}
+a{color:#0072B2}
+.sub{color:#555}
+nav a{margin-right:.9rem;white-space:nowrap}
+.verdict{white-space:nowrap;font-weight:600}
+.holds{color:#00664c}
+.corrected{color:#0072B2}
+.fails{color:#b34700}
+#en:checked~* .es,#es:checked~* .en{display:none}
+label{margin-right:1rem}
+@media(prefers-color-scheme:dark){body{background:#16181a;color:#e6e6e6}
+pre,code{background:#24272a}
+img{background:#fff}
+.holds{color:#4cc9a0}
+.corrected,a{color:#6ab8ee}
+.fails{color:#ff9a57}
+.sub{color:#aaa}
+td,th{border-color:#444}}
+
 """
 
 

@@ -38,7 +38,10 @@ def measure(draw: Draw = with_replacement, runs: Arms | None = None) -> Measured
     axes[0].loglog(SIZES, variances, **next(line), label="measured, 400 batches each")
     axes[0].loglog(SIZES, variances[0] * SIZES[0] / np.array(SIZES), **next(line), label="∝ 1 / B")
     label(axes[0], "batch size B", "variance of the gradient (sum over weights)", "noise")
-    numbers = {"variance_power": slope(SIZES, variances), "memory_ratio": peak(model, splits, 1024) / peak(model, splits, 128)}
+    numbers = {
+        "variance_power": slope(SIZES, variances),
+        "memory_ratio": peak(model, splits, 1024) / peak(model, splits, 128),
+    }
     if runs:
         numbers |= _updates(runs, len(splits.train)) | _trainings(runs, axes[1])
     return Measured(numbers, figure)
@@ -69,7 +72,7 @@ def peak(model: nn.Module, splits: Splits, size: int) -> float:
 
 
 def _updates(runs: Arms, examples: int) -> dict[str, float]:
-    """Examples for each update of the weights, over data.batch_size, without accumulation and with two micro-batches."""
+    """Examples for each update of the weights, over data.batch_size, without accumulation and with two batches."""
     found = {}
     for name, arm in (("plain_ratio", SMALL), ("accumulated_ratio", "accumulated")):
         run = runs[arm][0]
@@ -84,7 +87,7 @@ def _trainings(runs: Arms, axes: Any) -> dict[str, float]:
         SMALL: "16",
         LARGE: "256,\nequal epochs",
         "256_steps": "256,\nequal steps",
-        "256_scaled": "256,\nlr × 16",
+        "256_scaled": "256,\nlr x 16",
     }
     for position, (name, style) in enumerate(zip(shown, styles(marker=True), strict=False)):
         axes.errorbar(

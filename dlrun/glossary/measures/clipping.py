@@ -17,13 +17,13 @@ LIMIT = 1.0
 Clip = Callable[[list[Tensor]], Any]
 
 
-def measure(by_norm: Clip | None = None, by_value: Clip | None = None) -> Measured:
+def measure(by_norm: Clip | None = None, by_value: Clip | None = None, steps: int = 80) -> Measured:
     """Lengths and directions of random gradients after clipping; an RNN with and without."""
     by_norm, by_value = by_norm or ClipNorm(LIMIT), by_value or ClipValue(LIMIT / 100)
     lengths = 10.0 ** np.linspace(-2, 2, 9)
     clips = {"norm": by_norm, "value": by_value}
     after = {name: [clipped(clip, size) for size in lengths] for name, clip in clips.items()}
-    unclipped, limited = steepest(None), steepest(by_norm)
+    unclipped, limited = steepest(None, steps), steepest(by_norm, steps)
     figure, (sizes, training) = panels("Gradient clipping", 2)
     line = styles(marker=True)
     for name, shown in (("norm", "by norm, limit 1"), ("value", "by value, limit 0.01")):
@@ -60,7 +60,7 @@ def clipped(clip: Clip, size: float) -> tuple[float, float]:
     return float(after.norm()), float(nn.functional.cosine_similarity(before, after, 0))
 
 
-def steepest(clip: Clip | None, steps: int = 80) -> list[float]:
+def steepest(clip: Clip | None, steps: int) -> list[float]:
     """Gradient norms of an RNN that learns to add up what it reads, by SGD with a rate that is too high unclipped."""
     torch.manual_seed(0)
     model = nn.RNN(1, 32, batch_first=True)

@@ -34,7 +34,7 @@ SCALES = np.array([0.0, *10.0 ** np.linspace(-3, 3, 11)])  # of gradients; the f
 
 
 def weight_decay(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
-    """By how much a weight without a gradient falls in a step; whether decay sees the gradient; whether weights fall."""
+    """How much a weight without a gradient falls in a step; whether decay sees the gradient; whether weights fall."""
     start = np.abs(START) + 1.0
     fallen = 1 - path(words, start, 1, lambda w: (w * 0).sum())[0][1] / start
     decays = {name: decay_by_gradient(chosen) for name, chosen in (("adamw", words), ("adam", ADAM_L2))}
@@ -58,7 +58,7 @@ def weight_decay(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
 
 def adamw(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
     """The rule; that it is not L2; that its moments do not see the decay; and test accuracy beside Adam with L2."""
-    points, made = path(words)
+    points, _ = path(words)
     no_decay, plain = path([*words, "optimizer.weight_decay=0"], steps=1), path(words, steps=1)
     decays = {name: decay_by_gradient(chosen) for name, chosen in (("adamw", words), ("adam", ADAM_L2))}
     numbers = {
@@ -107,7 +107,7 @@ def l2(sgd: Words = ("optimizer=sgd", f"optimizer.lr={LR}"), penalty: Any = None
 
 
 def decay_by_gradient(words: Words) -> Array:
-    """How much less of a weight of 1 is left after a step for having decay, over lr · decay, by size of the gradient."""
+    """How much less of a weight of 1 a step with decay leaves, over lr · decay, by size of the gradient."""
     slopes = torch.tensor(SCALES)
 
     def after(chosen: Words) -> Array:
@@ -168,7 +168,10 @@ def _compare(runs: Arms, axes: Any) -> dict[str, float]:
     for method in ("adamw", "adam"):
         arms = {float(name.partition("_")[2]): each for name, each in runs.items() if name.partition("_")[0] == method}
         tests = {d: [100 * run.metrics["test/accuracy"] for run in each] for d, each in arms.items()}
-        vals = {d: float(np.mean([run.summary["best"]["value"] for run in each])) for d, each in arms.items()}
+        vals = {
+            d: float(np.mean([run.summary["best"]["metrics"]["val/accuracy"] for run in each]))
+            for d, each in arms.items()
+        }
         chosen = max(vals, key=lambda d: vals[d])
         best[method] = (chosen, tests[chosen])
         decays = sorted(tests)

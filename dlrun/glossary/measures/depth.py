@@ -196,7 +196,7 @@ def exploding(he: Words = HE, gain: float = 3.0, depth: int = 30) -> Measured:
 
 
 def after_a_step(model: nn.Module, limit: float | None, lr: float = 0.01) -> dict[str, float]:
-    """One step of SGD, the gradients clipped to a norm or not: the loss after it over the loss before, and that norm."""
+    """One step of SGD, the gradients clipped or not: the loss after it over the loss before, and the norm."""
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(EXAMPLES, WIDTH, generator=random, dtype=torch.float64)
     targets = torch.randn(EXAMPLES, WIDTH, generator=random, dtype=torch.float64)

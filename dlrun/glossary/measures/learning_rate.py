@@ -1,4 +1,4 @@
-"""What the learning rate does: the size of a step, when descent diverges, how long a small one takes and where it ends."""
+"""What the learning rate does: the size of a step, when descent diverges, how slow a small one is and where it ends."""
 
 from __future__ import annotations
 

@@ -24,18 +24,19 @@ ONECYCLE: Words = ("scheduler=onecycle",)
 WARMUP: Words = ("scheduler=constant", "scheduler.warmup=100")
 
 
-def trace(words: Words, steps: int = STEPS, advance_every: int = 1) -> Array:
+def trace(words: Words, steps: int = STEPS, advance_every: int = 1, calls: int = 1) -> Array:
     """The learning rate of each step.
 
     Args:
-        advance_every: call the schedule only so often, as a loop does that forgets to.
+        advance_every: call the schedule only so often, as a loop does that takes epochs for steps.
+        calls: how often it is called then.
     """
     made = optimizer(BASE, nn.Linear(2, 1))
     plan = schedule([*BASE, *words], made, STEPS, PER_EPOCH)
     rates = []
     for step in range(1, steps + 1):
         rates.append(float(made.param_groups[0]["lr"]))
-        if step % advance_every == 0:
+        for _ in range(calls if step % advance_every == 0 else 0):
             plan.step()
     return np.array(rates)
 
@@ -58,9 +59,9 @@ def one_cycle_formula(step: int) -> float:
     return end + (LR - end) * (1 + math.cos(math.pi * (step - top) / (STEPS - 1 - top))) / 2
 
 
-def cosine(words: Words = COSINE, advance_every: int = 1) -> Measured:
+def cosine(words: Words = COSINE, calls: int = 1) -> Measured:
     """The formula; that it falls, smoothly; and that it rises again after T."""
-    rates, wanted = trace(words, advance_every=advance_every), by_formula(cosine_formula)
+    rates, wanted = trace(words, calls=calls), by_formula(cosine_formula)
     bare = lr_scheduler.CosineAnnealingLR(torch.optim.SGD([torch.zeros(1)], lr=LR), T_max=STEPS)
     beyond = torch_trace(bare, 2 * STEPS)
     steep = trace(STEP)

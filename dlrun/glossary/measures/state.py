@@ -1,4 +1,4 @@
-"""What must be kept to go on as if nothing had happened: a small training, stopped half-way and continued from copies."""
+"""What must be kept to go on as if nothing had happened: a training, stopped half-way and continued from copies."""
 
 from __future__ import annotations
 
