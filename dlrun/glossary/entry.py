@@ -132,7 +132,7 @@ class Node:
 
     def text(self, key: str) -> str:
         """A text that is not empty; a number is taken as it was written only in quotes."""
-        return self._typed(key, str, "a text, in quotes where it looks like a number").strip()
+        return str(self._typed(key, str, "a text, in quotes where it looks like a number")).strip()
 
     def whole(self, key: str, least: int) -> int:
         value = self._typed(key, int, f"a whole number >= {least}")

@@ -16,10 +16,10 @@ from dlrun.glossary.page import page
 
 GLOSSARY = read_glossary()
 PAGES = Path(__file__).parent.parent.parent / "docs" / "glossary"
-TERMS = """Adam, AdamW, Batch Size, Bias Correction, Callback, Checkpoint, Cosine Annealing, Early Stopping, Exploding Gradients,
-Glorot Initialization, Gradient Clipping, He Initialization, Learning Rate, Learning Rate Schedule, L2 Regularization, Momentum,
-Model State Dict, OneCycleLR, Optimizer State Dict, Patience, ReduceLROnPlateau, SGD, StepLR, Vanishing Gradients, Warmup,
-Weight Decay, Xavier Initialization, Update Rules, Inicialización"""
+TERMS = """Adam, AdamW, Batch Size, Bias Correction, Callback, Checkpoint, Cosine Annealing, Early Stopping,
+Exploding Gradients, Glorot Initialization, Gradient Clipping, He Initialization, Learning Rate, Learning Rate Schedule,
+L2 Regularization, Momentum, Model State Dict, OneCycleLR, Optimizer State Dict, Patience, ReduceLROnPlateau, SGD,
+StepLR, Vanishing Gradients, Warmup, Weight Decay, Xavier Initialization, Update Rules, Inicialización"""
 
 
 def test_every_term_of_the_source_has_an_entry():

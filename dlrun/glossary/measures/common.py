@@ -72,7 +72,7 @@ def path(
     points = [point.at]
     for _ in range(steps):
         made.zero_grad()
-        loss(point.weight).backward()  # type: ignore[no-untyped-call]
+        loss(point.weight).backward()
         made.step()
         points.append(point.at)
     return np.array(points), made

@@ -111,10 +111,9 @@ def decay_by_gradient(words: Words) -> Array:
     slopes = torch.tensor(SCALES)
 
     def after(chosen: Words) -> Array:
-        return path(chosen, np.ones(len(SCALES)), 1, lambda w: (slopes * w).sum())[0][-1]
+        return np.asarray(path(chosen, np.ones(len(SCALES)), 1, lambda w: (slopes * w).sum())[0][-1])
 
-    taken: Array = (after([*words, "optimizer.weight_decay=0"]) - after(words)) / (LR * DECAY)
-    return taken
+    return np.asarray((after([*words, "optimizer.weight_decay=0"]) - after(words)) / (LR * DECAY))
 
 
 def _draw_decay(axes: Any, decays: dict[str, Array]) -> None:

@@ -76,7 +76,7 @@ def signals(model: nn.Module, seed: int = 1) -> Signals:
 
 
 def _keep(kept: list[Tensor], out: Tensor) -> None:
-    out.retain_grad()  # type: ignore[no-untyped-call]
+    out.retain_grad()
     kept.append(out)
 
 
@@ -214,24 +214,25 @@ def after_a_step(model: nn.Module, limit: float | None, lr: float = 0.01) -> dic
 def recurrent(axes: Any, lengths: Sequence[int] = (2, 5, 10, 20, 50, 100)) -> None:
     """The gradient at the first time step over that at the last, by length, for RNNs and an LSTM."""
     line = styles(marker=True)
-    for name, gain in (
-        ("RNN, recurrent weights of radius 1.5", 1.5),
-        ("RNN, radius 0.9", 0.9),
-        ("LSTM, forget bias 1", 0.0),
+    for name, gain, bias in (
+        ("RNN, recurrent weights of radius 1.5", 1.5, None),
+        ("RNN, radius 0.9", 0.9, None),
+        ("LSTM, forget bias 1", None, 1.0),
+        ("LSTM, forget bias 5", None, 5.0),
     ):
-        axes.semilogy(lengths, [through_time(gain, n) for n in lengths], **next(line), label=name)
+        axes.semilogy(lengths, [through_time(n, gain, bias) for n in lengths], **next(line), label=name)
     label(axes, "sequence length", "gradient norm, first step / last step", "through time")
 
 
-def through_time(gain: float, length: int, width: int = 64) -> float:
-    """Gradient at the first input over that at the last; a linear RNN with orthogonal weights times `gain`, 0: LSTM."""
+def through_time(length: int, gain: float | None, forget_bias: float | None, width: int = 64) -> float:
+    """Gradient at the first input over that at the last; of an RNN with orthogonal weights times `gain`, or an LSTM."""
     torch.manual_seed(0)
-    cell: nn.Module = nn.LSTM(8, width) if gain == 0 else nn.RNN(8, width)
-    with torch.no_grad():
-        if gain == 0:
-            cell.bias_ih_l0[width : 2 * width] = 1.0  # type: ignore[index,operator]
-        else:
-            nn.init.orthogonal_(cell.weight_hh_l0, gain)  # type: ignore[arg-type]
+    cell = nn.LSTM(8, width) if gain is None else nn.RNN(8, width)
+    parameters = dict(cell.named_parameters())
+    if gain is not None:
+        nn.init.orthogonal_(parameters["weight_hh_l0"], gain)
+    if forget_bias is not None:
+        nn.init.constant_(parameters["bias_ih_l0"].detach()[width : 2 * width], forget_bias)
     inputs = (0.01 * torch.randn(length, 16, 8)).requires_grad_()
     outputs, _ = cell(inputs)
     outputs[-1].sum().backward()

@@ -12,9 +12,9 @@ from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import Array, Words, furthest, path, path_by_hand, slope
 from dlrun.glossary.measures.update_rules import MOMENTUM, momentum_rule
 
-CONDITIONS = (10.0, 30.0, 100.0, 300.0, 1000.0)
+CONDITIONS = (10.0, 30.0, 100.0, 300.0)
 PRECISION = 1e-6
-LIMIT = 20_000  # steps
+LIMIT = 3000  # steps
 
 
 def descend(curvatures: Array, lr: float, beta: float, steps: int) -> Array:
@@ -81,7 +81,7 @@ def momentum(words: Words = MOMENTUM, beta: float | None = None) -> Measured:
     )
 
 
-def noise_left(beta: float, steps: int = 100_000) -> float:
+def noise_left(beta: float, steps: int = 20_000) -> float:
     """Variance of v (1 - β) over that of the gradient when the gradient is nothing but noise; (1 - β) / (1 + β)."""
     noise = np.random.default_rng(0).standard_normal(steps)
     v, total = 0.0, []
