@@ -24,6 +24,7 @@ from dlrun.glossary.measures.common import (
     path,
     path_by_hand,
 )
+from dlrun.glossary.measures.early_stopping import curve
 from dlrun.glossary.measures.update_rules import adam_rule
 
 LR, DECAY = 0.01, 0.1
@@ -167,10 +168,7 @@ def _compare(runs: Arms, axes: Any) -> dict[str, float]:
     for method in ("adamw", "adam"):
         arms = {float(name.partition("_")[2]): each for name, each in runs.items() if name.partition("_")[0] == method}
         tests = {d: [100 * run.metrics["test/accuracy"] for run in each] for d, each in arms.items()}
-        vals = {
-            d: float(np.mean([run.summary["best"]["metrics"]["val/accuracy"] for run in each]))
-            for d, each in arms.items()
-        }
+        vals = {d: float(np.mean([curve(run, "val/accuracy")[-1] for run in each])) for d, each in arms.items()}
         chosen = max(vals, key=lambda d: vals[d])
         best[method] = (chosen, tests[chosen])
         decays = sorted(tests)
