@@ -44,7 +44,10 @@ def he_normal(weight: Tensor) -> None:
 
 def table(xavier: Words = XAVIER, he: Words = HE) -> Measured:
     """Variance of the weights over the table's formula, for square and oblong layers, of the worst of them."""
-    formulas = {"xavier": (xavier, lambda i, o: 2 / (i + o)), "he": (he, lambda i, o: 2 / i)}
+    formulas: dict[str, tuple[Words, Callable[[int, int], float]]] = {
+        "xavier": (xavier, lambda i, o: 2 / (i + o)),
+        "he": (he, lambda i, o: 2 / i),
+    }
     ratios = {
         name: [float(weights(words, i, o).var()) / formula(i, o) for i, o in SHAPES]
         for name, (words, formula) in formulas.items()
