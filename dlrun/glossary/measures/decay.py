@@ -123,7 +123,7 @@ def _draw_decay(axes: Any, decays: dict[str, Array]) -> None:
         axes.semilogx(np.maximum(SCALES, 1e-4), np.maximum(decays[name], 1e-9), **next(line), label=shown)
     axes.set_yscale("log")
     axes.set_xticks([1e-4, 1e-3, 1e-1, 1e1, 1e3], ["0", "$10^{-3}$", "$10^{-1}$", "$10^1$", "$10^3$"])
-    label(axes, "gradient of the weight (weight 1, λ 0.1)", "decay in one step / (lr · λ · w)")
+    label(axes, "gradient of the weight (weight 1, λ 0.1)", "decay in one step / (lr · λ · w), 1e-9 at least")
 
 
 def _penalty(w: Tensor) -> Tensor:
