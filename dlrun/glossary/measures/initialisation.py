@@ -66,7 +66,6 @@ def table(xavier: Words = XAVIER, he: Words = HE) -> Measured:
 
 def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
     """Which reading of N(0, √(2/n)) is PyTorch's; 50 ReLU layers; the half that ReLU takes away."""
-    made = by_torch(fill, *SHAPES[0])
     x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     relu = ("model.activation=relu",)
     figure, (axes,) = panels("Activations through 50 ReLU layers, 128 wide")
@@ -75,7 +74,7 @@ def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
     )
     return Measured(
         {
-            **_readings(made, 2 / SHAPES[0][0]),
+            **readings(fill, 2 / SHAPES[0][0]),
             "layer_factor": _factor(found["He (√2/√n)"]),
             "xavier_factor": _factor(found["Xavier"]),
             "zeros": float((x.relu() == 0).float().mean()),
@@ -87,7 +86,6 @@ def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
 
 def xavier(fill: Fill = nn.init.xavier_normal_, words: Words = XAVIER) -> Measured:
     """Which reading is PyTorch's; linear, tanh and sigmoid networks; layers whose two sides differ."""
-    made = by_torch(fill, *SHAPES[0])
     figure, (axes, gradients) = panels("Xavier through 50 layers, 128 wide", 2)
     names = {name: (f"model.activation={name}", *words) for name in ("identity", "tanh", "sigmoid")}
     found = _layers(axes, {"linear" if name == "identity" else name: chosen for name, chosen in names.items()})
@@ -102,7 +100,7 @@ def xavier(fill: Fill = nn.init.xavier_normal_, words: Words = XAVIER) -> Measur
     wide, tall = weights(words, 800, 200), weights(words, 200, 800)
     return Measured(
         {
-            **_readings(made, 2 / sum(SHAPES[0])),
+            **readings(fill, 2 / sum(SHAPES[0])),
             "linear_factor": _factor(found["linear"]),
             "linear_spread": spreads["identity"],
             "tanh_spread": spreads["tanh"],
@@ -123,8 +121,9 @@ def variance_kept(weight: Tensor) -> float:
     return float((x @ weight.T).var() / x.var())
 
 
-def _readings(made: Tensor, variance: float) -> dict[str, float]:
+def readings(fill: Fill, variance: float) -> dict[str, float]:
     """The weights' variance over √v, the formula read as N(mean, variance), and over v, read as N(mean, std)."""
+    made = by_torch(fill, *SHAPES[0])
     return {"as_variance": float(made.var()) / math.sqrt(variance), "as_std": float(made.var()) / variance}
 
 
