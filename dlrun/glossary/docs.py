@@ -15,7 +15,8 @@ from typing import Any
 
 from dlrun.errors import UsageError
 from dlrun.glossary.claims import Judged, Verdict, counts
-from dlrun.glossary.entry import LANGUAGES, Entry, read_glossary
+from dlrun.glossary.entry import Entry, read_glossary
+from dlrun.glossary.reading import LANGUAGES
 from dlrun.glossary.record import OUTPUTS, PICTURE, RESULT, Record, read_record
 from dlrun.glossary.words import SIGNS, WORDS
 from dlrun.runs.files import write_json, write_text

@@ -11,8 +11,9 @@ import pytest
 from dlrun.config.compose import compose
 from dlrun.glossary import docs
 from dlrun.glossary.claims import placeholders
-from dlrun.glossary.entry import LANGUAGES, find_entry, read_glossary
+from dlrun.glossary.entry import find_entry, read_glossary
 from dlrun.glossary.page import page
+from dlrun.glossary.reading import LANGUAGES
 
 GLOSSARY = read_glossary()
 PAGES = Path(__file__).parent.parent.parent / "docs" / "glossary"
