@@ -16,7 +16,7 @@ from dlrun import build
 from dlrun.config import schema
 from dlrun.config.check import SUPPLIED
 from dlrun.config.compose import compose
-from dlrun.config.location import CONF
+from dlrun.config.location import CONF, NOT_CHOICES
 from dlrun.config.signatures import signature_of
 from dlrun.contracts import IGNORED, Batch, DataSpec, Kind, Splits, Task
 from dlrun.engine.loaders import Preparation
@@ -25,7 +25,11 @@ from dlrun.errors import ContractError, DataError
 from dlrun.optim.rules import ParameterGroups
 from tests.samples import SAMPLES, sample, write_files
 
-CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.stem.startswith("_"))
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if not path.stem.startswith("_") and path.parent.name not in NOT_CHOICES
+)
 REGRESSION = {"mse", "mae", "huber", "quantile"}  # losses of numbers
 LARGE = 5_000_000  # parameters from which a model is built without storage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.config.choice import Choice, Key
-from dlrun.config.location import CONF
+from dlrun.config.location import CONF, NOT_CHOICES
 from dlrun.errors import UsageError
 
 
@@ -42,7 +42,7 @@ class Catalog:
         """Every group: first those of train.yaml in its order, then others."""
         found = {path.name for folder in self.folders for path in folder.iterdir() if self._names(folder, path.name)}
         ordered = [group for group in self.default_choices if group in found]
-        return ordered + sorted(found - set(ordered))
+        return ordered + sorted(found - {*ordered, *NOT_CHOICES})
 
     def choices(self, group: str) -> list[Choice]:
         """The choices of one group, by name; dlrun's own come first where a name is taken twice, as in Hydra."""

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
+from dlrun.config.location import NOT_CHOICES
 from dlrun.errors import ConfigError, did_you_mean, one_of
 
 # The choice that means none, for groups that can do without one; Hydra meets `logger=null` with a traceback.
@@ -64,7 +65,7 @@ def groups(loader: ConfigLoader) -> list[str]:
     """The groups of which something can be chosen."""
     known = _GROUPS.get(loader)
     if known is None:  # Hydra copies all it knows of its sources to answer
-        known = _GROUPS[loader] = [group for group in loader.list_groups("") if group != "hydra"]
+        known = _GROUPS[loader] = [name for name in loader.list_groups("") if name not in ("hydra", *NOT_CHOICES)]
     return known
 
 

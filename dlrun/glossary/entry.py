@@ -1,0 +1,247 @@
+"""Entries of the glossary: one YAML of conf/glossary each, read into typed objects. Loads neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from dlrun.config.location import CONF
+from dlrun.errors import ConfigError, UsageError, did_you_mean
+from dlrun.glossary.claims import Claim, Verdict, condition, placeholders
+
+FOLDER = CONF / "glossary"
+LANGUAGES = ("en", "es")
+Both = Mapping[str, str]  # a text by language
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """Something that one sets, with the values that are usual."""
+
+    name: str
+    typical: str
+    meaning: Both
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Runs of `dlrun train` that a measurement needs: every arm with every seed.
+
+    Attributes:
+        common: words of all arms.
+        arms: the words of each.
+        seeds: how many, from 0.
+    """
+
+    common: Sequence[str]
+    arms: Mapping[str, Sequence[str]]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A term.
+
+    Attributes:
+        name: the file's stem, by which other entries refer to it.
+        line: what it is, in one line.
+        formula: in Unicode, so that it can be read in a terminal.
+        words: what to type to have it, each with what it does.
+        related: names of other entries.
+        measure: dotted name of the function that measures what the claims are about.
+        runs: what is trained for that; None: nothing.
+    """
+
+    name: str
+    term: str
+    aliases: Sequence[str]
+    line: Both
+    definition: Both
+    formula: str
+    hyperparameters: Sequence[Hyperparameter]
+    words: Sequence[str]
+    related: Sequence[str]
+    measure: str
+    runs: Trainings | None
+    claims: Sequence[Claim]
+
+
+def read_entry(path: Path) -> Entry:
+    """Read one entry.
+
+    Raises: ConfigError, one sentence that names the file and the key.
+    """
+    where = f"glossary/{path.name}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}.") from None
+    top = Node(where, content, Entry.__dataclass_fields__.keys() - {"name"})
+    claims = [read_claim(Node(f"{where}, claims[{i}]", node, CLAIM)) for i, node in enumerate(top.items("claims"))]
+    ids = [claim.id for claim in claims]
+    if len(set(ids)) < len(ids):
+        raise ConfigError(f"{where}: the ids of the claims must differ, got {', '.join(ids)}.")
+    hyperparameters = [
+        Node(f"{where}, hyperparameters[{i}]", node, ["name", "typical", "meaning"])
+        for i, node in enumerate(top.items("hyperparameters", least=0))
+    ]
+    return Entry(
+        name=path.stem,
+        term=top.text("term"),
+        aliases=top.texts("aliases"),
+        line=top.both("line"),
+        definition=top.both("definition"),
+        formula=top.text("formula"),
+        hyperparameters=[Hyperparameter(n.text("name"), n.text("typical"), n.both("meaning")) for n in hyperparameters],
+        words=top.texts("words"),
+        related=top.texts("related"),
+        measure=top.text("measure"),
+        runs=_trainings(top, where),
+        claims=claims,
+    )
+
+
+CLAIM = ["id", "line", "says", "shows", "holds_if", "corrected_if", "correction", "verdict"]
+
+
+class Node:
+    """A mapping of a YAML file, whose values are asked for by type; every complaint names the place.
+
+    Args:
+        where: what complaints call it, such as "glossary/adam.yaml, claims[0]".
+        keys: those it may have.
+    """
+
+    def __init__(self, where: str, content: Any, keys: Any) -> None:
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where} must be a mapping of keys to values, got {type(content).__name__}.")
+        unknown = [key for key in content if key not in keys]
+        if unknown:
+            near = did_you_mean(str(unknown[0]), keys)
+            raise ConfigError(f"{where} has no key '{unknown[0]}': must be one of {', '.join(sorted(keys))}.{near}")
+        self.where, self.content = where, content
+
+    def has(self, key: str) -> bool:
+        return self.content.get(key) is not None
+
+    def text(self, key: str) -> str:
+        """A text that is not empty; a number is taken as it was written only in quotes."""
+        return self._typed(key, str, "a text, in quotes where it looks like a number").strip()
+
+    def whole(self, key: str, least: int) -> int:
+        value = self._typed(key, int, f"a whole number >= {least}")
+        if isinstance(value, bool) or value < least:
+            raise ConfigError(f"{self.where}: {key} must be a whole number >= {least}, got {value}.")
+        return int(value)
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts; none where the key is missing."""
+        value = self.content.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{self.where}: {key} must be a list of texts, got {value!r}.")
+        return list(value)
+
+    def items(self, key: str, least: int = 1) -> list[Any]:
+        value = self.content.get(key) or []
+        if not isinstance(value, list) or len(value) < least:
+            raise ConfigError(f"{self.where}: {key} must be a list of {least} or more, got {value!r}.")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """A mapping that is not empty."""
+        return {str(name): value for name, value in self._typed(key, dict, "a mapping").items()}
+
+    def both(self, key: str) -> Both:
+        """A text in every language."""
+        value = self.content.get(key)
+        if not isinstance(value, dict) or set(value) != set(LANGUAGES) or not all(_is_text(v) for v in value.values()):
+            raise ConfigError(
+                f"{self.where}: {key} must be a text in each of {' and '.join(LANGUAGES)}, got {value!r}."
+            )
+        return {lang: value[lang].strip() for lang in LANGUAGES}
+
+    def _typed(self, key: str, kind: type, words: str) -> Any:
+        value = self.content.get(key)
+        if not isinstance(value, kind) or value in ("", {}):
+            raise ConfigError(f"{self.where}: {key} must be {words}, got {value!r}.")
+        return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def read_claim(node: Node) -> Claim:
+    """A claim, from the keys CLAIM of a node. Raises: ConfigError."""
+    verdict = node.text("verdict")
+    if verdict not in list(Verdict):
+        raise ConfigError(f"{node.where}: verdict must be one of {', '.join(Verdict)}, got '{verdict}'.")
+    if node.has("corrected_if") != node.has("correction"):
+        raise ConfigError(f"{node.where}: corrected_if and correction come together, a measurement with its sentence.")
+    if Verdict(verdict) is Verdict.CORRECTED and not node.has("correction"):
+        raise ConfigError(f"{node.where}: a claim that holds with a correction needs correction and corrected_if.")
+    shows = node.both("shows")
+    if len({tuple(sorted(placeholders(text))) for text in shows.values()}) > 1:
+        raise ConfigError(f"{node.where}: shows must show the same numbers in each of {' and '.join(LANGUAGES)}.")
+    return Claim(
+        id=node.text("id"),
+        line=node.whole("line", 1),
+        says=node.both("says"),
+        shows=shows,
+        holds_if=_conditions(node, "holds_if"),
+        corrected_if=_conditions(node, "corrected_if") if node.has("corrected_if") else (),
+        correction=node.both("correction") if node.has("correction") else {},
+        recorded=Verdict(verdict),
+    )
+
+
+def _conditions(node: Node, key: str) -> list[Any]:
+    return [condition(name, str(text)) for name, text in node.mapping(key).items()]
+
+
+def _trainings(top: Node, where: str) -> Trainings | None:
+    if not top.has("runs"):
+        return None
+    node = Node(f"{where}, runs", top.mapping("runs"), ["common", "arms", "seeds"])
+    arms = Node(f"{where}, runs.arms", node.mapping("arms"), list(node.mapping("arms")))
+    return Trainings(node.texts("common"), {name: arms.texts(name) for name in arms.content}, node.whole("seeds", 1))
+
+
+def read_glossary(folder: Path = FOLDER) -> dict[str, Entry]:
+    """All entries by name, in the order of their terms. Raises: ConfigError."""
+    entries = [read_entry(path) for path in sorted(folder.glob("*.yaml"))]
+    by_name = {entry.name: entry for entry in sorted(entries, key=lambda entry: plain(entry.term))}
+    for entry in entries:
+        for name in entry.related:
+            if name not in by_name:
+                near = did_you_mean(name, by_name)
+                raise ConfigError(f"glossary/{entry.name}.yaml: related names no entry '{name}'.{near}")
+    return by_name
+
+
+def find_entry(word: str, glossary: Mapping[str, Entry]) -> Entry:
+    """The entry that a word means: name, term or alias, whatever its accents, capitals, blanks and hyphens.
+
+    Raises: UsageError with the nearest.
+    """
+    known = {plain(name): entry for entry in glossary.values() for name in (entry.name, entry.term, *entry.aliases)}
+    found = known.get(plain(word))
+    if found is not None:
+        return found
+    near = did_you_mean(plain(word), known)
+    if near:
+        (quoted,) = re.findall("'(.*)'", near)
+        near = f" Did you mean '{known[quoted].name}'?"
+    raise UsageError(f"the glossary has no term '{word}': `dlrun glossary` lists them.{near}")
+
+
+def plain(word: str) -> str:
+    """Letters and digits alone, small and without accents: how terms are compared and sorted."""
+    letters = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in letters if letter.isalnum())

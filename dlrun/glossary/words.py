@@ -1,0 +1,53 @@
+"""The few words around the texts of the entries, in both languages."""
+
+from dlrun.glossary.claims import Verdict
+
+WORDS: dict[str, dict[str, str]] = {
+    "en": {
+        "title": "Glossary of optimisation in deep learning",
+        "claim": "claim",
+        "measured": "measured",
+        "verdict": "verdict",
+        "correction": "Correction",
+        "formula": "Formula",
+        "hyperparameters": "Hyperparameters",
+        "typical": "typical",
+        "meaning": "meaning",
+        "in dlrun": "In dlrun",
+        "related": "Related",
+        "also": "Also called",
+        "claims": "What is claimed, and what came out",
+        "line": "line",
+        "not measured": "not measured yet",
+        "repeat": "To measure it yourself",
+        "wanted": "holds if",
+        "changed": "the entry records: ",
+        Verdict.HOLDS: "holds",
+        Verdict.CORRECTED: "holds with a correction",
+        Verdict.FAILS: "does not hold",
+    },
+    "es": {
+        "title": "Glosario de optimización en deep learning",
+        "claim": "afirmación",
+        "measured": "medido",
+        "verdict": "veredicto",
+        "correction": "Corrección",
+        "formula": "Fórmula",
+        "hyperparameters": "Hiperparámetros",
+        "typical": "típico",
+        "meaning": "significado",
+        "in dlrun": "En dlrun",
+        "related": "Relacionado",
+        "also": "También llamado",
+        "claims": "Qué se afirma y qué salió",
+        "line": "línea",
+        "not measured": "aún sin medir",
+        "repeat": "Para medirlo en tu máquina",
+        "wanted": "se cumple si",
+        "changed": "la entrada registra: ",
+        Verdict.HOLDS: "se cumple",
+        Verdict.CORRECTED: "se cumple con una corrección",
+        Verdict.FAILS: "no se cumple",
+    },
+}
+SIGNS = {Verdict.HOLDS: "✔", Verdict.CORRECTED: "≈", Verdict.FAILS: "✘"}
