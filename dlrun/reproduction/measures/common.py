@@ -1,0 +1,46 @@
+"""What several measurements share: numbers of runs over seeds, and data as a model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from dlrun import build
+from dlrun.glossary.measures.common import Array, config
+from dlrun.run import Run
+
+
+def finals(runs: Sequence[Run], name: str = "test/accuracy") -> Array:
+    """A final metric of each run, by seed."""
+    return np.array([run.metrics[name] for run in runs])
+
+
+def mean(runs: Sequence[Run], name: str = "test/accuracy") -> float:
+    """The mean of a final metric over seeds."""
+    return float(finals(runs, name).mean())
+
+
+def curve(run: Run, name: str) -> Array:
+    """The values of one name over the validations."""
+    values = run.history[name]
+    return np.asarray(values[~np.isnan(values)])
+
+
+def last(runs: Sequence[Run], name: str) -> Array:
+    """The last value of a name of metrics.jsonl, by seed."""
+    return np.array([curve(run, name)[-1] for run in runs])
+
+
+def gap(runs: Sequence[Run]) -> Array:
+    """Training accuracy minus validation accuracy with the last weights, in points, by seed."""
+    both = [[run.evaluate(split, "last")[f"{split}/accuracy"] for split in ("train", "val")] for run in runs]
+    return np.array([100 * (train - val) for train, val in both])
+
+
+def examples(*words: str) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the training split that words configure, normalised."""
+    train = build.build_data(config(*words)).train
+    inputs, targets = train.tensors()
+    return inputs, targets
