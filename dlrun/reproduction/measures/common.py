@@ -28,6 +28,11 @@ def curve(run: Run, name: str) -> Array:
     return np.asarray(values[~np.isnan(values)])
 
 
+def at_validations(run: Run, name: str) -> Array:
+    """The values of a name in the records of validations alone."""
+    return np.asarray(run.history[name][~np.isnan(run.history["val/loss"])])
+
+
 def last(runs: Sequence[Run], name: str) -> Array:
     """The last value of a name of metrics.jsonl, by seed."""
     return np.array([curve(run, name)[-1] for run in runs])
