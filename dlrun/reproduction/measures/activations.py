@@ -48,5 +48,7 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         accuracy = 100 * np.mean([curve(run, "val/accuracy") for run in each], axis=0)
         training.plot(np.arange(1, len(accuracy) + 1), accuracy, **next(line), label=name.replace("_", " + "))
         numbers[f"{name}_accuracy"] = mean(each)
+    for name in ("relu", "gelu"):
+        numbers[f"{name}_over_tanh"] = 100 * (numbers[f"{name}_accuracy"] - numbers["tanh_accuracy"])
     label(training, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds")
     return Measured(numbers, figure)
