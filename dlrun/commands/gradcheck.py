@@ -20,7 +20,7 @@ dlrun gradcheck [OVERRIDES] [coordinates=5]    compare backpropagation with fini
   dlrun gradcheck --config-dir mine model=my_model coordinates=20
 
 The words are those of `dlrun train`. For some numbers θ of every parameter tensor, drawn by the seed, the gradient is
-set beside (L(θ + ε) − L(θ − ε)) / 2ε in float64, dropout off, on 16 examples of the first batch. Shown is the largest
+set beside (L(θ + ε) - L(θ - ε)) / 2ε in float64, dropout off, on 16 examples of the first batch. Shown is the largest
 relative error of each tensor. Exit code 1 if one is above the tolerance.
 
   coordinates=N      of each tensor; all where it has fewer
@@ -74,7 +74,7 @@ def show(found: Sequence[Checked], tolerance: float, norm: str) -> None:
         sign = "[green]✔[/]" if item.passes(tolerance) else "[red]✘[/]"
         kinks = f" +{item.kinks} kinks" if item.kinks else ""
         sides = f"{item.autograd:.4g}", f"{item.difference:.4g}"
-        shape = "×".join(map(str, item.shape))
+        shape = "x".join(map(str, item.shape))
         made.add_row(item.name, shape, f"{item.coordinates}{kinks}", f"{item.error:.1e}", *sides, sign)
     out.print(made)
     failed = [item for item in found if not item.passes(tolerance)]

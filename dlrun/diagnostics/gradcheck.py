@@ -1,4 +1,4 @@
-"""Backpropagation against finite differences: (L(θ + ε) − L(θ − ε)) / 2ε for some numbers θ of every parameter.
+"""Backpropagation against finite differences: (L(θ + ε) - L(θ - ε)) / 2ε for some numbers θ of every parameter.
 
 The error of a central difference is L‴ ε² / 6 from the curve and about 1e-16 L / ε from rounding in float64; they meet
 near ε = 1e-5, where both are far below the errors that a wrong backward makes. Dropout is off, for it draws anew.
@@ -30,9 +30,9 @@ class Checked:
 
     Attributes:
         coordinates: how many were checked.
-        error: the largest of them, NaN if there was none: |autograd − difference| / max(|autograd|, |difference|, floor).
+        error: the largest of them, NaN if there was none: |autograd - difference| / max(|autograd|, |difference|, floor).
         autograd, difference: of that coordinate.
-        kinks: coordinates left out because the loss bends there between θ − ε and θ + ε, as ReLU's does at zero.
+        kinks: coordinates left out because the loss bends there between θ - ε and θ + ε, as ReLU's does at zero.
     """
 
     name: str

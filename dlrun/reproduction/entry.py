@@ -222,5 +222,3 @@ def find(word: str, known: Mapping[str, Reproduction]) -> Reproduction:
         near = did_you_mean(word, known)
         raise UsageError(f"there is no reproduction '{word}': `dlrun reproduce list` shows them.{near}")
     return found
-
-

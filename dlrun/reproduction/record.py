@@ -1,4 +1,4 @@
-"""What a reproduction left: result.json beside plot.png and report.html. Torch-free, so that a list shows it at once."""
+"""What a reproduction left: result.json beside plot.png and report.html. Torch-free, to be listed at once."""
 
 from __future__ import annotations
 

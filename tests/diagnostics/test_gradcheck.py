@@ -43,7 +43,11 @@ def test_where_only_kinks_are_nothing_has_been_checked():
 
 
 @pytest.mark.parametrize(
-    "words", [["model=mlp", "model.norm=batch", "model.dropout=0.5"], ["model=cnn", "loss.label_smoothing=0.1"]]
+    "words",
+    [
+        ["model=mlp", "model.norm=batch", "model.dropout=0.5"],
+        ["model=cnn", "loss=cross_entropy", "loss.label_smoothing=0.1"],
+    ],
 )
 def test_a_configurations_gradients_agree(words: list[str]):
     composed = compose(["data=digits", *words])

@@ -66,7 +66,11 @@ def test_claims_about_printed_values_are_not_tested_with_words_of_ones_own():
     numbers = dict.fromkeys((item.name for claim in made.claims for item in claim.conditions), 0.5)
     numbers |= {f"{item.name}_mean": 0.5 for item in made.printed}
     full = Outcome.of(made, Budget(), numbers)
-    assert {claim.id: need for claim, need in full.untested} == {"long": "long=true", "decay": "long=true", "fair": "fair=true"}
+    assert {claim.id: need for claim, need in full.untested} == {
+        "long": "long=true",
+        "decay": "long=true",
+        "fair": "fair=true",
+    }
     short = Outcome.of(made, Budget(words=("trainer.epochs=2",)), numbers)
     assert {claim.id for claim, _ in short.untested} == {claim for claim, needs in made.needs.items() if FULL in needs}
     assert short.agrees  # recorded verdicts are of other runs
@@ -134,7 +138,8 @@ def test_from_a_yaml_to_a_page_and_again_without_a_new_run(tmp_path: Path, monke
     again = reproduce(made, tmp_path / "out", Budget(jobs=1), Silent())
     assert [path.stat().st_mtime_ns for path in runs] == stamps
     assert again.numbers == first.numbers
-    last = [json.loads(p.parent.joinpath("metrics.jsonl").read_text().splitlines()[-1])["train/loss"] for p in runs]
+    last = [[json.loads(line) for line in p.with_name("metrics.jsonl").read_text().splitlines()] for p in runs]
+    last = [[record["train/loss"] for record in records if "train/loss" in record][-1] for records in last]
     assert first.numbers["loss_mean"] == pytest.approx(np.mean(last))
     assert first.numbers["loss_std"] == pytest.approx(np.std(last, ddof=1))
     page = (tmp_path / "out/tiny/report.html").read_text(encoding="utf-8")

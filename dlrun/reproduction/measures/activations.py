@@ -1,4 +1,4 @@
-"""Activations in a deep MLP: their slopes, what is left of gradients in the first layers, and what training makes of it."""
+"""Activations in a deep MLP: their slopes, the gradients of the first layers, and what training makes of it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,18 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
     for name in STARTS:
         slopes.semilogx(spreads, [slope(name, s) for s in spreads], **next(line), label=SHOWN.get(name, name))
         numbers |= {f"{name}_slope": slope(name, 1.0), f"{name}_saturated": slope(name, 5.0)}
-    label(slopes, "standard deviation of the inputs", "root mean square of φ′", "large inputs saturate sigmoid and tanh")
+    label(
+        slopes, "standard deviation of the inputs", "root mean square of φ'", "large inputs saturate sigmoid and tanh"
+    )
     line = styles()
     for name, init in STARTS.items():
         found = measured((f"model.activation={name}", f"init={init}"), DEPTH)
         shown = f"{SHOWN.get(name, name)}, {'He' if init == 'he' else 'Xavier'}"
         gradients.semilogy(np.arange(1, DEPTH + 1), found.gradients / found.gradients[-1], **next(line), label=shown)
         numbers[f"{name}_spread"] = found.spread
-    label(gradients, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, at the start")
+    label(
+        gradients, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, at the start"
+    )
     line = styles()
     for name, each in runs.items():
         accuracy = 100 * np.mean([curve(run, "val/accuracy") for run in each], axis=0)

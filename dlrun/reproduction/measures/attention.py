@@ -75,6 +75,6 @@ def heat_map(axes: Any, weights: Array, source: Sequence[str], target: Sequence[
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(source)), source, rotation=45, ha="right")
     axes.set_yticks(range(len(target)), target)
-    axes.figure.colorbar(image, ax=axes, shrink=0.8, label="α")
+    axes.figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
     axes.grid(visible=False)
     label(axes, "word read", "digit written", "", legend=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlrun import build
 from dlrun.glossary.measures.common import Array, config
+from dlrun.prediction import load_predictor
 from dlrun.run import Run
+from dlrun.runs.directory import RunDirectory
 
 
 def finals(runs: Sequence[Run], name: str = "test/accuracy") -> Array:
@@ -36,6 +38,11 @@ def at_validations(run: Run, name: str) -> Array:
 def last(runs: Sequence[Run], name: str) -> Array:
     """The last value of a name of metrics.jsonl, by seed."""
     return np.array([curve(run, name)[-1] for run in runs])
+
+
+def last_model(run: Run) -> nn.Module:
+    """The model with its last weights, on the CPU; `run.model` has the best ones."""
+    return load_predictor(RunDirectory(run.path), "last").model
 
 
 def gap(runs: Sequence[Run]) -> Array:

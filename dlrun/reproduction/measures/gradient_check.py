@@ -32,7 +32,7 @@ def measure() -> Measured:
     steps = 10.0 ** np.arange(-13, 0)
     double = np.array([small(float(e)) for e in steps])
     single = np.array([small(float(e), dtype=torch.float32) for e in steps])
-    figure, (axes,) = panels("The error of (L(θ + ε) − L(θ − ε)) / 2ε", 1)
+    figure, (axes,) = panels("The error of (L(θ + ε) - L(θ - ε)) / 2ε", 1)
     line = styles(marker=True)
     axes.loglog(steps, np.maximum(double, 1e-13), **next(line), label="float64")
     axes.loglog(steps, np.maximum(single, 1e-13), **next(line), label="float32")
@@ -56,7 +56,7 @@ def measure() -> Measured:
 
 
 class WrongTanh(torch.autograd.Function):
-    """tanh, whose gradient is taken to be 1 − y instead of 1 − y²: a slip that still trains."""
+    """tanh, whose gradient is taken to be 1 - y instead of 1 - y²: a slip that still trains."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

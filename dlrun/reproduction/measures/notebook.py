@@ -1,4 +1,4 @@
-"""A course notebook on optimizers: its printed numbers beside ours, what its code does and does not do, a fair version."""
+"""A course notebook on optimizers: its printed numbers beside ours, what its code does, and a fair version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.reproduction.entry import Printed
-from dlrun.reproduction.measures.common import curve, last
+from dlrun.reproduction.measures.common import curve, last, last_model
 from dlrun.reproduction.measures.optimizers import best_lr, grids
 from dlrun.reproduction.measures.printed import beside, draw_losses, values
 from dlrun.run import Run
@@ -23,15 +23,16 @@ FAIR, SOUND = "fair_", "sound_"
 
 
 def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:
-    """The printed numbers, the order of the optimizers, the schedule and the batch size as the notebook's code has them."""
+    """The printed numbers, the order of the optimizers, and what the notebook's code does."""
     plain = {arm: each for arm, each in runs.items() if not arm.startswith((FAIR, SOUND))}
     fair = grids({arm.removeprefix(FAIR): each for arm, each in runs.items() if arm.startswith(FAIR)})
     numbers = {**beside(plain, printed), **code(), "seeds": float(len(runs["sgd"]))}
     losses = {arm: last(each, "train/loss") for arm, each in plain.items()}
     numbers |= {
         "sgd_fall": float((np.array([curve(r, "train/loss")[0] for r in runs["sgd"]]) - losses["sgd"]).mean()),
-        "least_gain": float(np.minimum(losses["sgd"] - losses["momentum_09"],
-                                       losses["momentum_09"] - losses["momentum_099"]).min()),
+        "least_gain": float(
+            np.minimum(losses["sgd"] - losses["momentum_09"], losses["momentum_09"] - losses["momentum_099"]).min()
+        ),
         "seconds_200": float(np.mean([EPOCHS * r.summary["seconds"] / r.summary["epochs"] for r in runs["sgd"]])),
     }
     if "long_decay" in runs:
@@ -90,7 +91,7 @@ def long_runs(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
 def mean_size(run: Run) -> float:
     """The mean of |w| over all weights: what the notebook's sentence is about."""
     with torch.no_grad():
-        return float(torch.cat([p.abs().reshape(-1) for p in run.model.parameters()]).mean())
+        return float(torch.cat([p.abs().reshape(-1) for p in last_model(run).parameters()]).mean())
 
 
 def fair_numbers(fair: Mapping[str, Mapping[float, Sequence[Run]]]) -> dict[str, float]:

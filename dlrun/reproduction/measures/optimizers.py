@@ -63,6 +63,7 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
     common = [numbers[f"{name}_common"] for name in found]
     own = [numbers[f"{name}_own"] for name in found]
     numbers |= {"common_spread": 100 * (max(common) - min(common)), "own_spread": 100 * (max(own) - min(own))}
+    numbers["spread_ratio"] = numbers["own_spread"] / numbers["common_spread"]
     gain, t = paired(list(100 * test["momentum"]), list(100 * test["adam"]))
     numbers |= {"momentum_gain": gain, "momentum_t": t, "seeds": float(len(test["adam"]))}
     gain, t = paired(list(100 * test["adamw"]), list(100 * test["adam_l2"]))

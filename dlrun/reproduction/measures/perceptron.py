@@ -66,7 +66,7 @@ def separable(count: int = 100, margin: float = 0.3) -> tuple[Array, Array]:
 
 
 def novikoff(x: Array, signs: Array, w: Array) -> float:
-    """(R / γ)²: no more mistakes can be made where `w` separates; Novikoff 1962."""
+    """(R / margin)²: no more mistakes can be made where `w` separates; Novikoff 1962."""
     extended = np.column_stack([x, np.ones(len(x))])
     margin = (signs * (extended @ w)).min() / np.linalg.norm(w)
     return float((np.linalg.norm(extended, axis=1).max() / margin) ** 2)

@@ -1,4 +1,4 @@
-"""Numbers that a source prints, beside ours over seeds: is the printed one what one more of our runs could have given?"""
+"""Numbers that a source prints, beside ours over seeds: could one more of our runs have given the printed one?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlrun.errors import ConfigError
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.reproduction.entry import Printed
-from dlrun.reproduction.measures.common import Array, curve, last
+from dlrun.reproduction.measures.common import Array, curve, last, last_model
 from dlrun.run import Run
 
 WEIGHTS = "weights/mean"
@@ -23,8 +23,8 @@ WEIGHTS = "weights/mean"
 def probability(ours: Array, printed: float) -> float:
     """How likely one more run would be as far from the mean of ours as the printed value: two-sided.
 
-    With n runs of mean m and standard deviation s, (y − m) / (s √(1 + 1/n)) of one more run y has Student's t
-    distribution with n − 1 degrees of freedom, if runs are Gaussian.
+    With n runs of mean m and standard deviation s, (y - m) / (s √(1 + 1/n)) of one more run y has Student's t
+    distribution with n - 1 degrees of freedom, if runs are Gaussian.
     """
     count = len(ours)
     spread = float(ours.std(ddof=1)) * math.sqrt(1 + 1 / count)
@@ -62,7 +62,7 @@ def values(runs: Sequence[Run], metric: str) -> Array:
 def mean_of_means(run: Run) -> float:
     """The mean over parameter tensors of |mean of the tensor|, as the notebook takes it."""
     with torch.no_grad():
-        return float(np.mean([abs(p.mean().item()) for p in run.model.parameters()]))
+        return float(np.mean([abs(p.mean().item()) for p in last_model(run).parameters()]))
 
 
 def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:

@@ -10,7 +10,7 @@ import torch
 from dlrun.glossary.figures import COLORS, label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import paired
-from dlrun.reproduction.measures.common import Array, curve, finals, gap
+from dlrun.reproduction.measures.common import Array, curve, finals, gap, last_model
 from dlrun.run import Run
 
 SHOWN = {"none": "none", "l2": "L2", "dropout": "dropout", "batchnorm": "batch norm", "early": "early stopping"}
@@ -23,9 +23,9 @@ def best_gap(runs: Sequence[Run]) -> Array:
 
 
 def weight_norm(run: Run) -> float:
-    """The norm of all weight matrices together."""
+    """The norm of all weight matrices together, at the end."""
     with torch.no_grad():
-        return float(sum(p.square().sum() for p in run.model.parameters() if p.ndim > 1)) ** 0.5
+        return float(sum(p.square().sum() for p in last_model(run).parameters() if p.ndim > 1)) ** 0.5
 
 
 def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
@@ -55,7 +55,11 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         losses.plot(np.arange(1, shortest + 1), mean, **next(line), label=SHOWN[name])
     label(losses, "epoch", "validation loss", "mean over seeds")
     at = np.arange(len(runs))
-    bars.bar(at, [g.mean() for g in gaps.values()], yerr=[g.std(ddof=1) for g in gaps.values()], color=COLORS[0], width=0.6)
+    bars.bar(
+        at, [g.mean() for g in gaps.values()], yerr=[g.std(ddof=1) for g in gaps.values()], color=COLORS[0], width=0.6
+    )
     bars.set_xticks(at, [f"{SHOWN[name]}\ntest {accuracy[name].mean():.1f} %" for name in runs], fontsize=8)
-    label(bars, "", "training − validation accuracy (points)", "gap at the end; early stopping: at its best", legend=False)
+    label(
+        bars, "", "training - validation accuracy (points)", "gap at the end; early stopping: at its best", legend=False
+    )
     return Measured(numbers, figure)

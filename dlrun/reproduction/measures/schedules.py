@@ -12,7 +12,13 @@ from dlrun.glossary.measures.common import paired
 from dlrun.reproduction.measures.common import at_validations, curve, finals, last
 from dlrun.run import Run
 
-SHOWN = {"constant": "constant", "cosine": "cosine", "warm": "warm-up + cosine", "step": "step", "onecycle": "one-cycle"}
+SHOWN = {
+    "constant": "constant",
+    "cosine": "cosine",
+    "warm": "warm-up + cosine",
+    "step": "step",
+    "onecycle": "one-cycle",
+}
 
 
 def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:

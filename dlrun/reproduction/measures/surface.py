@@ -59,7 +59,7 @@ def crossed(path: Array) -> float:
 
 
 def noise_left(momentum: float, runs: int = 4000, steps: int = 200) -> float:
-    """Variance of the averaged gradient (1 − β) v over that of a gradient, where gradients are noise alone."""
+    """Variance of the averaged gradient (1 - β) v over that of a gradient, where gradients are noise alone."""
     random = np.random.default_rng(1)
     v = np.zeros(runs)
     for _ in range(steps):
@@ -78,7 +78,9 @@ def measure() -> Measured:
     rolling = {beta: descend(far, momentum=beta) for beta in (0.0, 0.9)}
     matched = descend(far, lr=LR / (1 - 0.9))
     figure, axes = panels("Two valleys: what noise and momentum find", 3, width=4.2, height=3.6)
-    picture(axes[0], exact[:, 0], noisy[4.0], "from the narrow valley, batches' noise off and on", ("no noise", "noise"))
+    picture(
+        axes[0], exact[:, 0], noisy[4.0], "from the narrow valley, batches' noise off and on", ("no noise", "noise")
+    )
     picture(axes[1], rolling[0.0][:, 0], rolling[0.9], "from far left", ("plain", "momentum 0.9"))
     axes[2].plot(levels, [100 * crossed(noisy[level]) for level in levels], "o-", color="#0072B2", label="left narrow")
     label(axes[2], "standard deviation of the gradient's noise", f"of {RUNS} runs (%)", "ended in the wide valley")
