@@ -30,7 +30,7 @@ class Checked:
 
     Attributes:
         coordinates: how many were checked.
-        error: the largest of them, NaN if there was none: |autograd - difference| / max(|autograd|, |difference|, floor).
+        error: the largest, |autograd - difference| / max(|autograd|, |difference|, floor); NaN if none was checked.
         autograd, difference: of that coordinate.
         kinks: coordinates left out because the loss bends there between θ - ε and θ + ε, as ReLU's does at zero.
     """
@@ -100,7 +100,7 @@ def check_gradients(
 
     model.zero_grad(set_to_none=True)
     middle = settled()
-    middle.backward()  # type: ignore[no-untyped-call]
+    middle.backward()
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.grad is not None]
     # A gradient of exactly zero has no relative error: what is below this is rounding.
     floor = 1e-4 * max((float(p.grad.abs().max()) for _, p in named if p.grad is not None), default=1.0) + 1e-10

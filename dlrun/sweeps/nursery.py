@@ -137,7 +137,10 @@ def serve(descriptor: int) -> None:
             wake.recv(PIECE_BYTES)
             _tell_of_the_dead(control)
         if control in ready:
-            request, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+            try:
+                request, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+            except ConnectionResetError:  # the session ended before it had read all that it was told
+                os._exit(0)
             while request and not request.endswith(b"\n"):
                 piece = control.recv(PIECE_BYTES)
                 request = request + piece if piece else b""

@@ -10,16 +10,17 @@ import torch
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.depth import measured
+from dlrun.layers.named import Activation
 from dlrun.layers.named import activation as named_activation
 from dlrun.reproduction.measures.common import curve, mean
 from dlrun.run import Run
 
 DEPTH = 20
-STARTS = {"sigmoid": "xavier", "tanh": "xavier", "relu": "he", "gelu": "he"}
+STARTS: dict[Activation, str] = {"sigmoid": "xavier", "tanh": "xavier", "relu": "he", "gelu": "he"}
 SHOWN = {"relu": "ReLU", "gelu": "GELU"}
 
 
-def slope(name: str, spread: float) -> float:
+def slope(name: Activation, spread: float) -> float:
     """Root mean square of φ' at Gaussian inputs of a standard deviation: what a layer leaves of a gradient's length."""
     x = (spread * torch.randn(100_000, generator=torch.Generator().manual_seed(0))).requires_grad_()
     named_activation(name)(x).sum().backward()

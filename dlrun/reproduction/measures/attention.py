@@ -9,9 +9,9 @@ import numpy as np
 
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
-from dlrun.glossary.measures.common import paired
+from dlrun.glossary.measures.common import Array, paired
 from dlrun.prediction import load_predictor
-from dlrun.reproduction.measures.common import Array, curve, finals
+from dlrun.reproduction.measures.common import curve, finals
 from dlrun.run import Run
 from dlrun.runs.directory import RunDirectory
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
-from dlrun.glossary.measures.common import paired
-from dlrun.reproduction.measures.common import Array, curve, finals, last
+from dlrun.glossary.measures.common import Array, paired
+from dlrun.reproduction.measures.common import curve, finals, last
 from dlrun.run import Run
 
 COMMON = 1e-3
@@ -40,7 +40,8 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
     """Test accuracies at the common and at each one's own learning rate, ranges that work, and speed."""
     found = grids(runs)
     figure, (by_lr, by_epoch) = panels("Optimizers at equal budget", 2, width=5.0)
-    line, numbers = styles(marker=True), {}
+    line = styles(marker=True)
+    numbers: dict[str, float] = {}
     test: dict[str, Array] = {}
     for name, grid in found.items():
         style = next(line)

@@ -13,8 +13,9 @@ from scipy.stats import t as student
 from dlrun.errors import ConfigError
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
+from dlrun.glossary.measures.common import Array
 from dlrun.reproduction.entry import Printed
-from dlrun.reproduction.measures.common import Array, curve, last, last_model
+from dlrun.reproduction.measures.common import curve, last, last_model
 from dlrun.run import Run
 
 WEIGHTS = "weights/mean"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 
 from dlrun.glossary.figures import COLORS, label, panels, styles
 from dlrun.glossary.measure import Measured
-from dlrun.glossary.measures.common import paired
-from dlrun.reproduction.measures.common import Array, curve, finals, gap, last_model
+from dlrun.glossary.measures.common import Array, paired
+from dlrun.reproduction.measures.common import curve, finals, gap, last_model
 from dlrun.run import Run
 
 SHOWN = {"none": "none", "l2": "L2", "dropout": "dropout", "batchnorm": "batch norm", "early": "early stopping"}
@@ -25,7 +26,8 @@ def best_gap(runs: Sequence[Run]) -> Array:
 def weight_norm(run: Run) -> float:
     """The norm of all weight matrices together, at the end."""
     with torch.no_grad():
-        return float(sum(p.square().sum() for p in last_model(run).parameters() if p.ndim > 1)) ** 0.5
+        squares = [float(p.square().sum()) for p in last_model(run).parameters() if p.ndim > 1]
+    return math.sqrt(sum(squares))
 
 
 def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:

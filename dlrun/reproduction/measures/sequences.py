@@ -69,7 +69,8 @@ def power(x: Sequence[float], y: Sequence[float]) -> float:
 def measure() -> Measured:
     """The shares by length, what a step keeps on average, and how operations grow."""
     figure, (axes,) = panels("What of the gradient arrives at the first time step", 1)
-    line, numbers = styles(marker=True), {}
+    line = styles(marker=True)
+    numbers: dict[str, float] = {}
     for name in NETWORKS:
         shares = [float(np.exp(np.mean([np.log(left(name, n, seed)) for seed in range(SEEDS)]))) for n in LENGTHS]
         axes.semilogy(LENGTHS, shares, **next(line), label=SHOWN[name])
