@@ -45,5 +45,7 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         first = np.array([curve(run, "train/loss")[:8] for run in runs[name]])
         starts.semilogy(np.arange(1, first.shape[1] + 1), first.mean(0), **next(line), label=shown)
         numbers |= {f"{name}_peak": float(first.max(1).mean()), f"{name}_end": 100 * float(finals(runs[name]).mean())}
+    change, t = paired(list(100 * finals(runs["high_warm"])), list(100 * finals(runs["high"])))
+    numbers |= {"high_change": change, "high_t": t}
     label(starts, "epoch", "training loss", "Adam at a rate of 0.03, 8 layers")
     return Measured(numbers, figure)
