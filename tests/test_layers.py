@@ -51,6 +51,11 @@ def test_help_loads_nothing_heavy():
     assert loaded_by("from dlrun.cli import main; main(['--help'])") == set()
 
 
+@pytest.mark.parametrize("words", [["glossary"], ["glossary", "show", "glorot"]])
+def test_the_glossary_is_read_without_hydra_and_torch(words: list[str]):
+    assert loaded_by(f"from dlrun.cli import main; assert main({words}) == 0") <= {*COMPOSING, "rich"} - {"hydra"}
+
+
 def test_help_of_train_reads_yaml_and_loads_neither_hydra_nor_torch():
     assert loaded_by("from dlrun.cli import main; main(['train', '--help'])") <= {"yaml", "argparse"}
 

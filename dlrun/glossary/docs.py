@@ -1,7 +1,8 @@
 """docs/glossary: the entries as Markdown in both languages, with the numbers and pictures of a real run.
 
-`dlrun glossary run all`, then `python -m dlrun.glossary.docs` in the checkout: writes docs/glossary from conf/glossary
-and outputs/glossary. Nothing there is edited by hand; a test holds the pages to the YAMLs.
+`dlrun glossary run all` (or the one term that is new), then `python -m dlrun.glossary.docs`, in the checkout: writes
+docs/glossary from conf/glossary and outputs/glossary. What has not been measured there keeps its numbers and picture.
+Nothing is edited by hand; a test holds the pages to the YAMLs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dlrun.errors import UsageError
 from dlrun.glossary.claims import Judged, Verdict, counts
-from dlrun.glossary.entry import LANGUAGES, Entry, read_glossary
-from dlrun.glossary.record import OUTPUTS, PICTURE, Record, read_record
+from dlrun.glossary.entry import Entry, read_glossary
+from dlrun.glossary.reading import LANGUAGES
+from dlrun.glossary.record import OUTPUTS, PICTURE, RESULT, Record, read_record
 from dlrun.glossary.words import SIGNS, WORDS
 from dlrun.runs.files import write_json, write_text
 
@@ -29,22 +32,34 @@ ABOUT = {
 
 
 def write(outputs: Path = OUTPUTS, docs: Path = DOCS) -> None:
-    """Write pages, pictures and the numbers that are in them. Raises: UsageError if an entry has not been measured."""
+    """Write pages, pictures and the numbers that are in them. Raises: UsageError if an entry was never measured."""
     glossary = read_glossary()
-    records = {name: read_record(entry, outputs / name) for name, entry in glossary.items()}
-    (docs / "pictures").mkdir(parents=True, exist_ok=True)
-    for old in (docs / "pictures").glob("*.png"):
-        old.unlink()
-    for name in glossary:
-        shutil.copyfile(outputs / name / PICTURE, docs / "pictures" / f"{name}.png")
+    measured = [name for name in glossary if (outputs / name / RESULT).is_file()]
+    known = known_records({name: entry for name, entry in glossary.items() if name not in measured}, docs)
+    fresh = {name: read_record(glossary[name], outputs / name) for name in measured}
+    records = {name: fresh.get(name) or known[name] for name in glossary}
+    pictures = docs / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.png"):
+        if old.stem not in glossary:
+            old.unlink()
+    for name in measured:
+        shutil.copyfile(outputs / name / PICTURE, pictures / f"{name}.png")
     write_json(docs / RESULTS, {name: {"numbers": dict(r.numbers)} for name, r in records.items()})
     for lang in LANGUAGES:
         write_text(docs / f"{lang}.md", page(glossary, records, lang))
 
 
 def known_records(glossary: Mapping[str, Entry], docs: Path = DOCS) -> dict[str, Record]:
-    """The records that the pages in `docs` were written from."""
-    content: dict[str, Any] = json.loads((docs / RESULTS).read_text(encoding="utf-8"))
+    """The records that the pages in `docs` were written from. Raises: UsageError for an entry that is not in them."""
+    file = docs / RESULTS
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    unknown = [name for name in glossary if name not in content]
+    if unknown:
+        raise UsageError(
+            f"{file} has no numbers of {', '.join(unknown)}: dlrun glossary run {unknown[0]}, then python -m "
+            "dlrun.glossary.docs."
+        )
     return {name: Record.of(entry, content[name]["numbers"], 0.0) for name, entry in glossary.items()}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dlrun.errors import UsageError
 from dlrun.glossary.claims import Judged, Verdict, counts
-from dlrun.glossary.entry import LANGUAGES, Both, Entry
+from dlrun.glossary.entry import Entry
+from dlrun.glossary.reading import LANGUAGES, Both
 from dlrun.glossary.record import OUTPUTS, PICTURE, Record, read_record
 from dlrun.glossary.words import SIGNS, WORDS
 from dlrun.runs.files import write_text

@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]
 from dlrun.config.location import CONF
 from dlrun.errors import ConfigError, UsageError, did_you_mean
 from dlrun.glossary.claims import Claim
-from dlrun.glossary.entry import CLAIM, Both, Node, plain, read_claim
+from dlrun.glossary.entry import CLAIM, plain, read_claim
+from dlrun.glossary.reading import Both, Node
 
 FOLDER = CONF / "reproduce"
 FULL = "full"  # what a claim needs that is judged only of the runs as they are recorded

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from dlrun.glossary.claims import Claim, counts, digits
-from dlrun.glossary.entry import LANGUAGES
 from dlrun.glossary.page import STYLE, both, chip, table
+from dlrun.glossary.reading import LANGUAGES
 from dlrun.reproduction.jobs import seeds_of
 from dlrun.reproduction.record import PICTURE, REPORT, Outcome
 from dlrun.reproduction.words import UNTESTED_SIGN, WORDS

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from dlrun import build
 from dlrun.engine.callbacks import StopEarly
 from dlrun.glossary.claims import Verdict
 from dlrun.glossary.entry import read_glossary
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures import (
+    batch_size,
     bias_correction,
     clipping,
     decay,
@@ -22,6 +24,7 @@ from dlrun.glossary.measures import (
     state,
     update_rules,
 )
+from dlrun.glossary.measures.common import config, slope
 from dlrun.glossary.measures.early_stopping import stops_after
 from dlrun.optim.gradients import ClipValue
 
@@ -42,7 +45,7 @@ class Later(StopEarly):
         super().__init__(patience + 1)
 
 
-MUTATIONS: dict[str, tuple[str, str, Callable[..., Measured], dict[str, Any], Verdict]] = {
+MUTATIONS: dict[str, tuple[str, str, Callable[..., Measured | dict[str, float]], dict[str, Any], Verdict]] = {
     "another learning rate": (
         "sgd",
         "rule",
@@ -53,8 +56,8 @@ MUTATIONS: dict[str, tuple[str, str, Callable[..., Measured], dict[str, Any], Ve
     "wrong β of momentum": (
         "momentum",
         "rule",
-        quadratic.momentum,
-        {"words": ("optimizer=momentum", "optimizer.momentum=0.8"), "beta": 0.3},
+        quadratic.rule,
+        {"words": (*update_rules.MOMENTUM, "optimizer.momentum=0.8")},
         FAILS,
     ),
     "momentum with dampening": (
@@ -93,7 +96,13 @@ MUTATIONS: dict[str, tuple[str, str, Callable[..., Measured], dict[str, Any], Ve
         {"words": ("scheduler=plateau", "scheduler.patience=4")},
         HOLDS,
     ),
-    "He's variance off by 2": ("he", "notation", initialisation.he, {"fill": doubled}, FAILS),
+    "He's variance off by 2": (
+        "he",
+        "notation",
+        initialisation.readings,
+        {"fill": doubled, "variance": 2 / 512},
+        FAILS,
+    ),
     "He without its 2": ("initialisation", "he", initialisation.table, {"he": ("init=he", "init.gain=1.0")}, FAILS),
     "He for Xavier": ("initialisation", "xavier", initialisation.table, {"xavier": ("init=he",)}, FAILS),
     "clipping by value called by norm": (
@@ -114,7 +123,7 @@ MUTATIONS: dict[str, tuple[str, str, Callable[..., Measured], dict[str, Any], Ve
     "SGD's state for Adam's": (
         "optimizer_state_dict",
         "contents",
-        state.optimizer_state,
+        state.contents,
         {"words": ("optimizer=sgd", "optimizer.lr=0.05")},
         FAILS,
     ),
@@ -127,7 +136,8 @@ def test_the_verdict_turns_when_the_thing_is_broken(what: str):
     entry, claim_id, measure, wrong, verdict = MUTATIONS[what]
     claim = next(claim for claim in GLOSSARY[entry].claims if claim.id == claim_id)
     assert claim.recorded is not verdict
-    assert claim.judge(measure(**wrong).numbers) is verdict
+    found = measure(**wrong)
+    assert claim.judge(found.numbers if isinstance(found, Measured) else found) is verdict
 
 
 def test_early_stopping_with_one_more_of_patience_is_seen():
@@ -135,3 +145,29 @@ def test_early_stopping_with_one_more_of_patience_is_seen():
     assert stops_after(falling, 3) == 6
     assert stops_after(falling, 3, Later) == 7
     assert stops_after([1.0, 0.9, 0.8], 3) == 3
+
+
+def test_momentum_that_remembers_nothing_is_no_faster():
+    claim = next(claim for claim in GLOSSARY["momentum"].claims if claim.id == "faster")
+    conditions = (10.0, 100.0)
+    plain, heavy = (
+        slope(conditions, [float(quadratic.steps_needed(k, momentum=momentum)) for k in conditions])
+        for momentum in (False, True)
+    )
+    assert claim.judge({"sgd_power": plain, "momentum_power": heavy}) is HOLDS
+    assert claim.judge({"sgd_power": plain, "momentum_power": plain}) is FAILS
+
+
+def test_a_batch_of_copies_of_one_example_has_no_less_noise():
+    chosen = config("data=digits", "model.widths=[16]", "model.norm=none")
+    splits = build.build_data(chosen)
+    torch.manual_seed(0)
+    model = build.build_model(chosen, splits.spec)
+
+    def copies(random: torch.Generator, count: int, size: int) -> torch.Tensor:
+        return torch.randint(count, (1,), generator=random).expand(size)
+
+    claim = next(claim for claim in GLOSSARY["batch_size"].claims if claim.id == "noise")
+    for draw, verdict in ((batch_size.with_replacement, HOLDS), (copies, FAILS)):
+        variances = [batch_size.variance(model, splits, size, draw, batches=100) for size in (4, 64)]
+        assert claim.judge({"variance_power": slope((4, 64), variances)}) is verdict

@@ -54,7 +54,7 @@ def variance(model: nn.Module, splits: Splits, size: int, draw: Draw, batches: i
     gradients = []
     for _ in range(batches):
         batch = splits.train.take(draw(random, len(splits.train), size))
-        loss = nn.functional.cross_entropy(model(batch.inputs.float() / 16), batch.targets)
+        loss = nn.functional.cross_entropy(model(batch.arguments[0].float() / 16), batch.targets)
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
     return float(torch.stack(gradients).var(0).sum())
 
@@ -62,7 +62,7 @@ def variance(model: nn.Module, splits: Splits, size: int, draw: Draw, batches: i
 def peak(model: nn.Module, splits: Splits, size: int) -> float:
     """The most memory that a forward and a backward pass have allocated at one time, bytes."""
     batch = splits.train.take(torch.arange(size))
-    inputs = batch.inputs.float() / 16
+    inputs = batch.arguments[0].float() / 16
     parameters = list(model.parameters())
 
     def compute() -> None:

@@ -29,12 +29,11 @@ def measure(words: Words = ("optimizer=adam", f"optimizer.lr={LR}")) -> Measured
     one = np.abs(np.diff(ours, axis=0))[0].max() / LR
     two = np.abs(np.diff(without, axis=0))[0].max() / LR
     figure, (axes,) = panels("Adam's steps with and without bias correction (constant gradient)")
-    t = np.arange(1, 2001)
-    corrected = np.ones_like(t, dtype=float)
-    uncorrected = (1 - BETAS[0] ** t) / np.sqrt(1 - BETAS[1] ** t)
+    steps = np.arange(1, 2001)
+    uncorrected = (1 - BETAS[0] ** steps) / np.sqrt(1 - BETAS[1] ** steps)
     line = styles()
-    axes.semilogx(t, corrected, **next(line), label="with bias correction")
-    axes.semilogx(t, uncorrected, **next(line), label="without: (1 - β₁ᵗ) / √(1 - β₂ᵗ)")
+    axes.semilogx(steps, np.ones(len(steps)), **next(line), label="with bias correction")
+    axes.semilogx(steps, uncorrected, **next(line), label="without: (1 - β₁ᵗ) / √(1 - β₂ᵗ)")
     label(axes, "step t", "size of the step / lr")
     return Measured(
         {

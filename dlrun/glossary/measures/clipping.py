@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dlrun.glossary.measure import Measured
 from dlrun.optim.gradients import ClipNorm, ClipValue
 
 LIMIT = 1.0
-Clip = Callable[[list[Tensor]], Any]
+Clip = Callable[[Sequence[Tensor]], Any]
 
 
 def measure(by_norm: Clip | None = None, by_value: Clip | None = None, steps: int = 80) -> Measured:
@@ -65,8 +65,7 @@ def steepest(clip: Clip | None, steps: int) -> list[float]:
     torch.manual_seed(0)
     model = nn.RNN(1, 32, batch_first=True)
     head = nn.Linear(32, 1)
-    with torch.no_grad():
-        nn.init.orthogonal_(model.weight_hh_l0, 1.2)
+    nn.init.orthogonal_(dict(model.named_parameters())["weight_hh_l0"], 1.2)
     parameters = [*model.parameters(), *head.parameters()]
     made = torch.optim.SGD(parameters, lr=0.1)
     norms = []

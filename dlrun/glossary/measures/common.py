@@ -72,7 +72,7 @@ def path(
     points = [point.at]
     for _ in range(steps):
         made.zero_grad()
-        loss(point.weight).backward()  # type: ignore[no-untyped-call]
+        loss(point.weight).backward()
         made.step()
         points.append(point.at)
     return np.array(points), made
@@ -101,8 +101,3 @@ def paired(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float
     differences = np.subtract(ours, others)
     mean, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
     return mean, 0.0 if mean == 0 else math.copysign(math.inf, mean) if error == 0 else mean / error
-
-
-def numbered(prefix: str, values: dict[Any, float]) -> dict[str, float]:
-    """Numbers with a common beginning of their names."""
-    return {f"{prefix}_{name}": value for name, value in values.items()}

@@ -24,6 +24,7 @@ from dlrun.glossary.measures.common import (
     path,
     path_by_hand,
 )
+from dlrun.glossary.measures.early_stopping import curve
 from dlrun.glossary.measures.update_rules import adam_rule
 
 LR, DECAY = 0.01, 0.1
@@ -111,10 +112,9 @@ def decay_by_gradient(words: Words) -> Array:
     slopes = torch.tensor(SCALES)
 
     def after(chosen: Words) -> Array:
-        return path(chosen, np.ones(len(SCALES)), 1, lambda w: (slopes * w).sum())[0][-1]
+        return np.asarray(path(chosen, np.ones(len(SCALES)), 1, lambda w: (slopes * w).sum())[0][-1])
 
-    taken: Array = (after([*words, "optimizer.weight_decay=0"]) - after(words)) / (LR * DECAY)
-    return taken
+    return np.asarray((after([*words, "optimizer.weight_decay=0"]) - after(words)) / (LR * DECAY))
 
 
 def _draw_decay(axes: Any, decays: dict[str, Array]) -> None:
@@ -123,7 +123,7 @@ def _draw_decay(axes: Any, decays: dict[str, Array]) -> None:
         axes.semilogx(np.maximum(SCALES, 1e-4), np.maximum(decays[name], 1e-9), **next(line), label=shown)
     axes.set_yscale("log")
     axes.set_xticks([1e-4, 1e-3, 1e-1, 1e1, 1e3], ["0", "$10^{-3}$", "$10^{-1}$", "$10^1$", "$10^3$"])
-    label(axes, "gradient of the weight (weight 1, λ 0.1)", "decay in one step / (lr · λ · w)")
+    label(axes, "gradient of the weight (weight 1, λ 0.1)", "decay in one step / (lr · λ · w), 1e-9 at least")
 
 
 def _penalty(w: Tensor) -> Tensor:
@@ -168,10 +168,7 @@ def _compare(runs: Arms, axes: Any) -> dict[str, float]:
     for method in ("adamw", "adam"):
         arms = {float(name.partition("_")[2]): each for name, each in runs.items() if name.partition("_")[0] == method}
         tests = {d: [100 * run.metrics["test/accuracy"] for run in each] for d, each in arms.items()}
-        vals = {
-            d: float(np.mean([run.summary["best"]["metrics"]["val/accuracy"] for run in each]))
-            for d, each in arms.items()
-        }
+        vals = {d: float(np.mean([curve(run, "val/accuracy")[-1] for run in each])) for d, each in arms.items()}
         chosen = max(vals, key=lambda d: vals[d])
         best[method] = (chosen, tests[chosen])
         decays = sorted(tests)

@@ -6,7 +6,6 @@ The networks are dlrun's model=mlp with an init of dlrun's, chosen by words.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from dlrun.contracts import DataSpec, Kind, Task
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import Array, Words, config
+from dlrun.glossary.measures.through_time import recurrent
 
 WIDTH, DEPTH, EXAMPLES = 128, 50, 256
 SPEC = DataSpec("noise", Task.REGRESSION, Kind.VECTOR, (WIDTH,), num_outputs=WIDTH)
@@ -76,7 +76,7 @@ def signals(model: nn.Module, seed: int = 1) -> Signals:
 
 
 def _keep(kept: list[Tensor], out: Tensor) -> None:
-    out.retain_grad()  # type: ignore[no-untyped-call]
+    out.retain_grad()
     kept.append(out)
 
 
@@ -209,31 +209,3 @@ def after_a_step(model: nn.Module, limit: float | None, lr: float = 0.01) -> dic
     ratio = nn.functional.mse_loss(model(inputs), targets).item() / loss.item()
     norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return {"ratio": ratio if math.isfinite(ratio) else math.inf, "norm": float(norm)}
-
-
-def recurrent(axes: Any, lengths: Sequence[int] = (2, 5, 10, 20, 50, 100)) -> None:
-    """The gradient at the first time step over that at the last, by length, for RNNs and an LSTM."""
-    line = styles(marker=True)
-    for name, gain in (
-        ("RNN, recurrent weights of radius 1.5", 1.5),
-        ("RNN, radius 0.9", 0.9),
-        ("LSTM, forget bias 1", 0.0),
-    ):
-        axes.semilogy(lengths, [through_time(gain, n) for n in lengths], **next(line), label=name)
-    label(axes, "sequence length", "gradient norm, first step / last step", "through time")
-
-
-def through_time(gain: float, length: int, width: int = 64) -> float:
-    """Gradient at the first input over that at the last; a linear RNN with orthogonal weights times `gain`, 0: LSTM."""
-    torch.manual_seed(0)
-    cell: nn.Module = nn.LSTM(8, width) if gain == 0 else nn.RNN(8, width)
-    with torch.no_grad():
-        if gain == 0:
-            cell.bias_ih_l0[width : 2 * width] = 1.0  # type: ignore[index,operator]
-        else:
-            nn.init.orthogonal_(cell.weight_hh_l0, gain)  # type: ignore[arg-type]
-    inputs = (0.01 * torch.randn(length, 16, 8)).requires_grad_()
-    outputs, _ = cell(inputs)
-    outputs[-1].sum().backward()
-    assert inputs.grad is not None
-    return float(inputs.grad[0].norm() / inputs.grad[-1].norm())

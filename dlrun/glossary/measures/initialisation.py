@@ -44,7 +44,10 @@ def he_normal(weight: Tensor) -> None:
 
 def table(xavier: Words = XAVIER, he: Words = HE) -> Measured:
     """Variance of the weights over the table's formula, for square and oblong layers, of the worst of them."""
-    formulas = {"xavier": (xavier, lambda i, o: 2 / (i + o)), "he": (he, lambda i, o: 2 / i)}
+    formulas: dict[str, tuple[Words, Callable[[int, int], float]]] = {
+        "xavier": (xavier, lambda i, o: 2 / (i + o)),
+        "he": (he, lambda i, o: 2 / i),
+    }
     ratios = {
         name: [float(weights(words, i, o).var()) / formula(i, o) for i, o in SHAPES]
         for name, (words, formula) in formulas.items()
@@ -63,7 +66,6 @@ def table(xavier: Words = XAVIER, he: Words = HE) -> Measured:
 
 def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
     """Which reading of N(0, √(2/n)) is PyTorch's; 50 ReLU layers; the half that ReLU takes away."""
-    made = by_torch(fill, *SHAPES[0])
     x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     relu = ("model.activation=relu",)
     figure, (axes,) = panels("Activations through 50 ReLU layers, 128 wide")
@@ -72,7 +74,7 @@ def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
     )
     return Measured(
         {
-            **_readings(made, 2 / SHAPES[0][0]),
+            **readings(fill, 2 / SHAPES[0][0]),
             "layer_factor": _factor(found["He (√2/√n)"]),
             "xavier_factor": _factor(found["Xavier"]),
             "zeros": float((x.relu() == 0).float().mean()),
@@ -84,7 +86,6 @@ def he(fill: Fill = he_normal, words: Words = HE) -> Measured:
 
 def xavier(fill: Fill = nn.init.xavier_normal_, words: Words = XAVIER) -> Measured:
     """Which reading is PyTorch's; linear, tanh and sigmoid networks; layers whose two sides differ."""
-    made = by_torch(fill, *SHAPES[0])
     figure, (axes, gradients) = panels("Xavier through 50 layers, 128 wide", 2)
     names = {name: (f"model.activation={name}", *words) for name in ("identity", "tanh", "sigmoid")}
     found = _layers(axes, {"linear" if name == "identity" else name: chosen for name, chosen in names.items()})
@@ -99,7 +100,7 @@ def xavier(fill: Fill = nn.init.xavier_normal_, words: Words = XAVIER) -> Measur
     wide, tall = weights(words, 800, 200), weights(words, 200, 800)
     return Measured(
         {
-            **_readings(made, 2 / sum(SHAPES[0])),
+            **readings(fill, 2 / sum(SHAPES[0])),
             "linear_factor": _factor(found["linear"]),
             "linear_spread": spreads["identity"],
             "tanh_spread": spreads["tanh"],
@@ -120,8 +121,9 @@ def variance_kept(weight: Tensor) -> float:
     return float((x @ weight.T).var() / x.var())
 
 
-def _readings(made: Tensor, variance: float) -> dict[str, float]:
+def readings(fill: Fill, variance: float) -> dict[str, float]:
     """The weights' variance over √v, the formula read as N(mean, variance), and over v, read as N(mean, std)."""
+    made = by_torch(fill, *SHAPES[0])
     return {"as_variance": float(made.var()) / math.sqrt(variance), "as_std": float(made.var()) / variance}
 
 

@@ -22,7 +22,7 @@ def measure(words: Words = SGD, curvature: float = 4.0, runs: Arms | None = None
     Args:
         curvature: of the parabola; what is reported is the critical rate times this.
     """
-    sizes = [np.linalg.norm(np.diff(path([*words, f"optimizer.lr={lr}"], steps=1)[0], axis=0)) for lr in RATES]
+    sizes = [float(np.linalg.norm(np.diff(path([*words, f"optimizer.lr={lr}"], steps=1)[0], axis=0))) for lr in RATES]
     below, above = (descend(np.array([curvature]), r / curvature, 0.0, 40)[:, 0] for r in (1.9, 2.1))
     numbers = {
         "step_power": slope(RATES, sizes),

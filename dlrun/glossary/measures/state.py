@@ -126,22 +126,29 @@ def optimizer_state(words: Words = ADAM, everything: Collection[str] = EVERYTHIN
         )
         axes.plot(range(HALF, STEPS), without[name][2], **next(line), label="without it")
         label(axes, "optimizer step", "loss", name)
-    made = Small(words)
-    made.steps(0, 1)
-    state = made.optimizer.state_dict()
-    keys = {key for each in state["state"].values() for key in each}
     worst = max(w / s - 1 for w, s in zip(without["adam"][2][:10], with_it["adam"][2][:10], strict=True))
     return Measured(
         {
             **{f"{name}_with": with_it[name][0] for name in chosen},
             **{f"{name}_without": without[name][0] for name in chosen},
-            "moments": float({"exp_avg", "exp_avg_sq"} <= keys),
-            "counter": float("step" in keys),
-            "settings": float("lr" in state["param_groups"][0]),
+            **contents(words),
             "loss_rise": 100 * worst,
         },
         figure,
     )
+
+
+def contents(words: Words = ADAM) -> dict[str, float]:
+    """Which of Adam's moments, counter and settings are in the state, 1 or 0."""
+    made = Small(words)
+    made.steps(0, 1)
+    state = made.optimizer.state_dict()
+    keys = {key for each in state["state"].values() for key in each}
+    return {
+        "moments": float({"exp_avg", "exp_avg_sq"} <= keys),
+        "counter": float("step" in keys),
+        "settings": float("lr" in state["param_groups"][0]),
+    }
 
 
 def model_state(drop: Collection[str] = ()) -> Measured:

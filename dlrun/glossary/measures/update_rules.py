@@ -151,4 +151,4 @@ def _sizes(words: Words, scales: Array) -> Array:
     """How far the first step goes along each coordinate, where the gradients are `scales`."""
     slopes = torch.tensor(scales)
     points, _ = path(words, np.zeros(12), 1, lambda w: (slopes * w).sum())
-    return np.abs(points[1] - points[0])
+    return np.asarray(np.abs(points[1] - points[0]))

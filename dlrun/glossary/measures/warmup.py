@@ -14,7 +14,7 @@ from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import Array, Words, config, optimizer, paired, schedule
 from dlrun.glossary.measures.schedules import LR, WARMUP, by_formula, trace, warmup_formula
 
-SEEDS, STEPS, WARM = 5, 150, 50
+SEEDS, STEPS, WARM = 4, 120, 50
 RATES = (0.1, 0.2)  # near the highest that this network bears
 BATCHES = {"large": 512, "small": 32}
 
@@ -65,7 +65,7 @@ def first_steps(splits: Splits, size: int, lr: float, warm: int, seed: int) -> A
         batch = prepare(splits.train.take(torch.randint(len(splits.train), (size,))), 0)
         made.zero_grad()
         loss = nn.functional.cross_entropy(model(batch.inputs), batch.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         made.step()
         plan.step()
         losses.append(min(loss.item(), 1e3) if loss.isfinite() else 1e3)
