@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from dlrun.contracts import Activation
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.depth import measured
-from dlrun.layers.named import Activation
 from dlrun.layers.named import activation as named_activation
 from dlrun.reproduction.measures.common import curve, mean
 from dlrun.run import Run
@@ -49,11 +49,11 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         gradients, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, at the start"
     )
     line = styles()
-    for name, each in runs.items():
+    for arm, each in runs.items():
         accuracy = 100 * np.mean([curve(run, "val/accuracy") for run in each], axis=0)
-        training.plot(np.arange(1, len(accuracy) + 1), accuracy, **next(line), label=name.replace("_", " + "))
-        numbers[f"{name}_accuracy"] = mean(each)
-    for name in ("relu", "gelu"):
-        numbers[f"{name}_over_tanh"] = 100 * (numbers[f"{name}_accuracy"] - numbers["tanh_accuracy"])
+        training.plot(np.arange(1, len(accuracy) + 1), accuracy, **next(line), label=arm.replace("_", " + "))
+        numbers[f"{arm}_accuracy"] = mean(each)
+    for arm in ("relu", "gelu"):
+        numbers[f"{arm}_over_tanh"] = 100 * (numbers[f"{arm}_accuracy"] - numbers["tanh_accuracy"])
     label(training, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds")
     return Measured(numbers, figure)
