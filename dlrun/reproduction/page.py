@@ -21,6 +21,7 @@ def write_report(outcomes: Sequence[Outcome], folder: Path, lang: str = "en") ->
 
     Returns: its path.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT
     write_text(path, page(outcomes, folder.parent, lang))
     return path
