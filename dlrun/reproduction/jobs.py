@@ -46,7 +46,7 @@ def train_arms(made: Reproduction, folder: Path, budget: Budget, view: View) -> 
     jobs = jobs_of(made, budget)
     if not jobs:
         return {}
-    settings = schema.Launcher(jobs=budget.jobs, stack=bool(made.runs and made.runs.stack))
+    settings = schema.Launcher(jobs=budget.jobs, fail_fast=True, stack=bool(made.runs and made.runs.stack))
     names = {job.id: f"{folder_name(job.label)}-{job.id}" for job in jobs}
     asked = {"reproduction": made.name, "seeds": budget.seeds, "with": list(budget.words)}
     result = run_sweep(jobs, folder, settings, asked, view, lambda job: names[job.id])
