@@ -158,7 +158,7 @@ def _run(made: Reproduction, parts: Sequence[Reproduction], budget: Any, lang: s
 
 
 def _show(outcome: Outcome, lang: str, out: Any, folder: Path) -> None:
-    from dlrun.reproduction.page import command
+    from dlrun.reproduction.page import command, probability_text
     from dlrun.reproduction.record import REPORT
     from dlrun.reproduction.words import UNTESTED_SIGN, WORDS
 
@@ -170,7 +170,8 @@ def _show(outcome: Outcome, lang: str, out: Any, folder: Path) -> None:
     if shown:
         table = columns("", "", said["printed"], said["ours"], "p")
         for item in shown:
-            mean, std, p = (digits(outcome.numbers[f"{item.name}_{key}"]) for key in ("mean", "std", "p"))
+            mean, std = (digits(outcome.numbers[f"{item.name}_{key}"]) for key in ("mean", "std"))
+            p = probability_text(outcome, item.name)
             table.add_row(item.arm, item.metric, digits(item.value), f"{mean} ± {std}", p)
         out.print(table)
     made_table = claims_table(outcome.judged, lang)

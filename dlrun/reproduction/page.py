@@ -88,11 +88,16 @@ def _printed(outcome: Outcome) -> str:
     rows = "".join(
         f"<tr><td>{escape(item.arm)}<td>{escape(item.metric)}<td>{digits(item.value)} "
         f"<span class=sub>({_word('line')} {item.line})</span><td>{digits(outcome.numbers[f'{item.name}_mean'])} ± "
-        f"{digits(outcome.numbers[f'{item.name}_std'])}<td>{digits(outcome.numbers[f'{item.name}_p'])}"
+        f"{digits(outcome.numbers[f'{item.name}_std'])}<td>{probability_text(outcome, item.name)}"
         for item in shown
     )
     head = "".join(f"<th>{text}" for text in ("", "", _word("printed"), _word("ours"), "p"))
     return f"<table><tr>{head}{rows}</table><p class=sub>{_word('what p is')}</p>"
+
+
+def probability_text(outcome: Outcome, name: str) -> str:
+    """p of a printed number; of a changed experiment it says nothing, so a sign in its place."""
+    return digits(outcome.numbers[f"{name}_p"]) if outcome.budget.is_full else UNTESTED_SIGN
 
 
 def _untested(claim: Claim, need: str) -> str:
