@@ -83,8 +83,8 @@ def by_arm(jobs: Sequence[Job], result: Result) -> dict[str, list[RunDirectory]]
     done = {job.id: job for job in result.jobs}
     failed = [job for job in result.jobs if result.ended.get(job.number, ("failed", {}))[0] == "failed"]
     if failed:
-        why = result.errors.get(failed[0].number, "its process ended")
-        raise UsageError(f"{len(failed)} of {len(done)} runs failed, {failed[0].label} because: {why}")
+        why = next(iter(result.errors.values()), "a process ended")
+        raise UsageError(f"{len(failed)} of {len(done)} runs failed or were stopped by one that did: {why}")
     arms: dict[str, list[RunDirectory]] = {}
     for job in jobs:
         arms.setdefault(job.label.rpartition(",seed=")[0], []).append(done[job.id].run)
