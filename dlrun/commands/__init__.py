@@ -11,6 +11,8 @@ COMMANDS = {
     "profile": "show where a training step's time goes, and what would make it faster",
     "bench": "measure this machine: arithmetic, memory, training steps; and what follows",
     "glossary": "terms of optimisation, with claims that are measured: list, show, run",
+    "reproduce": "courses reproduced: their claims and printed numbers beside ours: list, run",
+    "gradcheck": "check a configuration's gradients by finite differences",
     "list": "what can be chosen: data, models, optimizers, … and their keys",
     "doctor": "check this machine: versions, devices, data, anything that would bite",
     "completion": "tab completion for bash, zsh and fish",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlrun.commands.verdicts import claims_table, columns, console, language, verdict_text
 from dlrun.commands.words import own_words, whole
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.glossary.claims import Verdict, counts
@@ -30,7 +30,6 @@ Exit code 1 if a verdict is not the one that the entry records. Results: outputs
 """
 
 ACTIONS = ("list", "show", "run")
-STYLES = {Verdict.HOLDS: "green", Verdict.CORRECTED: "cyan", Verdict.FAILS: "yellow"}
 
 
 def run(arguments: list[str]) -> int:
@@ -43,7 +42,7 @@ def run(arguments: list[str]) -> int:
     if action not in ACTIONS:
         near = did_you_mean(action, ACTIONS) or f" For one term: dlrun glossary show '{action}'."
         raise UsageError(f"dlrun glossary does list, show TERM or run TERM, got '{action}'.{near}")
-    lang, jobs = _language(own.get("lang")), whole(own, "jobs", 1)
+    lang, jobs = language(own.get("lang")), whole(own, "jobs", 1)
     if jobs is not None and (action != "run" or terms != ["all"]):
         raise UsageError("jobs is how many terms are measured at a time: it is for `dlrun glossary run all`.")
     if bool(terms) == (action == "list"):
@@ -63,21 +62,12 @@ def run(arguments: list[str]) -> int:
     return _show(entry, lang) if action == "show" else _run([entry], glossary, lang, 1)
 
 
-def _language(given: str | None) -> str:
-    if given is None:
-        spoken = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "en")
-        return "es" if spoken.startswith("es") else "en"
-    if given not in WORDS:
-        raise UsageError(f"lang must be one of {', '.join(WORDS)}, got '{given}'.")
-    return given
-
-
 def _list(glossary: Mapping[str, Entry], lang: str) -> int:
-    made = _columns("", "", "✔", "≈", "✘")
+    made = columns("", "", "✔", "≈", "✘")
     for entry in glossary.values():
         numbers = counts([claim.recorded for claim in entry.claims])
         made.add_row(f"[bold]{entry.name}[/]", entry.line[lang], *(str(number or "") for number in numbers.values()))
-    out = _console()
+    out = console()
     out.print(made)
     every = counts([claim.recorded for entry in glossary.values() for claim in entry.claims])
     out.print(" · ".join(f"{number} {SIGNS[v]} {WORDS[lang][v]}" for v, number in every.items()), soft_wrap=True)
@@ -86,12 +76,12 @@ def _list(glossary: Mapping[str, Entry], lang: str) -> int:
 
 
 def _show(entry: Entry, lang: str) -> int:
-    out, said = _console(), WORDS[lang]
+    out, said = console(), WORDS[lang]
     out.print(f"[bold]{entry.term}[/]: {entry.line[lang]}\n", soft_wrap=True)
     out.print(entry.definition[lang] + "\n", markup=False)
     out.print(f"{_indented(entry.formula)}\n", markup=False, soft_wrap=True)
     if entry.hyperparameters:
-        made = _columns(said["hyperparameters"], said["typical"], said["meaning"])
+        made = columns(said["hyperparameters"], said["typical"], said["meaning"])
         for item in entry.hyperparameters:
             made.add_row(item.name, item.typical, item.meaning[lang])
         out.print(made)
@@ -99,7 +89,7 @@ def _show(entry: Entry, lang: str) -> int:
     out.print(f"{_indented(chr(10).join(entry.words))}\n", markup=False, soft_wrap=True)
     out.print(f"[bold]{said['claims']}[/]")
     for claim in entry.claims:
-        out.print(f"  {_verdict(claim.recorded, lang)}: {claim.says[lang]}")
+        out.print(f"  {verdict_text(claim.recorded, lang)}: {claim.says[lang]}")
         if claim.recorded is Verdict.CORRECTED:
             out.print(f"    {said['correction']}: {claim.correction[lang]}")
     if entry.aliases:
@@ -115,7 +105,7 @@ def _run(entries: Sequence[Entry], glossary: Mapping[str, Entry], lang: str, job
     from dlrun.glossary.record import OUTPUTS
     from dlrun.glossary.runner import measure_all
 
-    out, began = _console(), time.perf_counter()
+    out, began = console(), time.perf_counter()
     records: list[Record] = []
     failed = 0
     for entry, outcome in measure_all(entries, OUTPUTS, jobs):
@@ -128,7 +118,7 @@ def _run(entries: Sequence[Entry], glossary: Mapping[str, Entry], lang: str, job
     index = write_index(glossary, lang)
     if len(entries) > 1:
         total = counts([verdict for record in records for verdict in record.verdicts])
-        summed = " · ".join(f"{number} {_verdict(verdict, lang)}" for verdict, number in total.items())
+        summed = " · ".join(f"{number} {verdict_text(verdict, lang)}" for verdict, number in total.items())
         minutes = (time.perf_counter() - began) / 60
         out.print(f"[bold]{len(records)} terms, {sum(total.values())} claims[/]: {summed}, {minutes:.1f} min")
     out.print(f"{index}", soft_wrap=True)
@@ -138,43 +128,10 @@ def _run(entries: Sequence[Entry], glossary: Mapping[str, Entry], lang: str, job
 def _print_record(record: Record, lang: str, out: Any) -> None:
     from dlrun.glossary.record import OUTPUTS, PICTURE
 
-    said, entry = WORDS[lang], record.entry
+    entry = record.entry
     out.print(f"\n[bold]{entry.term}[/], {record.seconds:.1f} s, {OUTPUTS / entry.name / PICTURE}", soft_wrap=True)
-    made = _columns(said["claim"], said["measured"], said["verdict"])
-    for item in record.judged:
-        shown = item.shown(lang)
-        if item.verdict is Verdict.CORRECTED:
-            shown += f"\n{said['correction']}: {item.claim.correction[lang]}"
-        changed = "" if item.agrees else f"\n[bold red]{said['changed']}{said[item.claim.recorded]}[/]"
-        made.add_row(_escaped(item.claim.says[lang]), _escaped(shown), _verdict(item.verdict, lang) + changed)
-    out.print(made)
-
-
-def _columns(*names: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD)
-    for name in names:
-        made.add_column(name, overflow="fold")
-    return made
-
-
-def _verdict(verdict: Verdict, lang: str) -> str:
-    return f"[{STYLES[verdict]}]{SIGNS[verdict]} {WORDS[lang][verdict]}[/]"
+    out.print(claims_table(record.judged, lang))
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False)

@@ -81,7 +81,7 @@ def read_entry(path: Path) -> Entry:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}.") from None
     top = Node(where, content, Entry.__dataclass_fields__.keys() - {"name"})
-    claims = [_claim(Node(f"{where}, claims[{i}]", node, CLAIM)) for i, node in enumerate(top.items("claims"))]
+    claims = [read_claim(Node(f"{where}, claims[{i}]", node, CLAIM)) for i, node in enumerate(top.items("claims"))]
     ids = [claim.id for claim in claims]
     if len(set(ids)) < len(ids):
         raise ConfigError(f"{where}: the ids of the claims must differ, got {', '.join(ids)}.")
@@ -108,7 +108,8 @@ def read_entry(path: Path) -> Entry:
 CLAIM = ["id", "line", "says", "shows", "holds_if", "corrected_if", "correction", "verdict"]
 
 
-def _claim(node: Node) -> Claim:
+def read_claim(node: Node) -> Claim:
+    """A claim, from the keys CLAIM of a node. Raises: ConfigError."""
     verdict = node.text("verdict")
     if verdict not in list(Verdict):
         raise ConfigError(f"{node.where}: verdict must be one of {', '.join(Verdict)}, got '{verdict}'.")

@@ -85,16 +85,22 @@ def train_arms(trainings: Trainings, folder: Path) -> Arms:
 
 
 def _function(entry: Entry) -> Callable[..., Any]:
-    module, _, name = entry.measure.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"glossary/{entry.name}.yaml: measure={entry.measure} cannot be found: {error}.") from None
+    where = f"glossary/{entry.name}.yaml"
+    function = function_named(entry.measure, where)
     asks = "runs" in inspect.signature(function).parameters
     if asks != (entry.runs is not None):
         what = "asks for runs, and the entry has none" if asks else "takes no runs, and the entry has some"
-        raise ConfigError(f"glossary/{entry.name}.yaml: {entry.measure} {what}.")
-    return function  # type: ignore[no-any-return]
+        raise ConfigError(f"{where}: {entry.measure} {what}.")
+    return function
+
+
+def function_named(dotted: str, where: str) -> Callable[..., Any]:
+    """The function of a dotted name. Raises: ConfigError, which says `where` it is named."""
+    module, _, name = dotted.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}: measure={dotted} cannot be found: {error}.") from None
 
 
 def _checked(measured: Any, entry: Entry) -> Measured:

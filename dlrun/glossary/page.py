@@ -66,7 +66,7 @@ def _known(entry: Entry, folder: Path) -> Record | None:
 def page(glossary: Mapping[str, Entry], records: Mapping[str, Record], lang: str, outputs: Path) -> str:
     """The HTML; both languages are in it, `lang` is shown first."""
     verdicts = [verdict for record in records.values() for verdict in record.verdicts]
-    total = " · ".join(_chip(verdict, f"{number} ") for verdict, number in counts(verdicts).items())
+    total = " · ".join(chip(verdict, f"{number} ") for verdict, number in counts(verdicts).items())
     switch = "".join(
         f"<input type=radio name=lang id={each}{' checked' if each == lang else ''}><label for={each}>"
         f"{'English' if each == 'en' else 'español'}</label>"
@@ -74,7 +74,7 @@ def page(glossary: Mapping[str, Entry], records: Mapping[str, Record], lang: str
     )
     links = " ".join(f'<a href="#{name}">{escape(entry.term)}</a>' for name, entry in glossary.items())
     sections = "".join(_section(entry, records.get(name), outputs / name, glossary) for name, entry in glossary.items())
-    title = _both({each: WORDS[each]["title"] for each in LANGUAGES})
+    title = both({each: WORDS[each]["title"] for each in LANGUAGES})
     return (
         f"<!doctype html><html lang={lang}><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(WORDS[lang]['title'])}</title><style>{STYLE}</style>{switch}<main><h1>{title}</h1>"
@@ -86,8 +86,8 @@ def _section(entry: Entry, record: Record | None, folder: Path, glossary: Mappin
     also = f"<p class=sub>{_word('also')}: {escape(', '.join(entry.aliases))}</p>" if entry.aliases else ""
     related = ", ".join(f'<a href="#{name}">{escape(glossary[name].term)}</a>' for name in entry.related)
     parts = [
-        f"<section id={entry.name}><h2>{escape(entry.term)}</h2><p class=sub>{_both(entry.line)}</p>",
-        f"<p>{_both(entry.definition)}</p>{also}<h3>{_word('formula')}</h3><pre>{escape(entry.formula)}</pre>",
+        f"<section id={entry.name}><h2>{escape(entry.term)}</h2><p class=sub>{both(entry.line)}</p>",
+        f"<p>{both(entry.definition)}</p>{also}<h3>{_word('formula')}</h3><pre>{escape(entry.formula)}</pre>",
         _hyperparameters(entry),
         f"<h3>{_word('in dlrun')}</h3><pre>{escape(chr(10).join(entry.words))}</pre>",
     ]
@@ -96,7 +96,7 @@ def _section(entry: Entry, record: Record | None, folder: Path, glossary: Mappin
     else:
         picture = b64encode((folder / PICTURE).read_bytes()).decode()
         parts += [
-            _table(record.judged),
+            table(record.judged),
             f'<p><img alt="{escape(entry.term)}" src="data:image/png;base64,{picture}"></p>',
         ]
     return "".join(parts) + (f"<p>{_word('related')}: {related}</p>" if related else "") + "</section>"
@@ -106,7 +106,7 @@ def _hyperparameters(entry: Entry) -> str:
     if not entry.hyperparameters:
         return ""
     rows = "".join(
-        f"<tr><td><code>{escape(h.name)}</code><td>{escape(h.typical)}<td>{_both(h.meaning)}"
+        f"<tr><td><code>{escape(h.name)}</code><td>{escape(h.typical)}<td>{both(h.meaning)}"
         for h in entry.hyperparameters
     )
     return (
@@ -114,32 +114,35 @@ def _hyperparameters(entry: Entry) -> str:
     )
 
 
-def _table(judged: Sequence[Judged]) -> str:
+def table(judged: Sequence[Judged], more: str = "") -> str:
+    """Claims with what was measured and the verdict; `more` are rows after them."""
     head = "".join(f"<th>{_word(key)}" for key in ("claim", "measured", "verdict"))
-    return f"<h3>{_word('claims')}</h3><table><tr>{head}{''.join(map(_row, judged))}</table>"
+    return f"<h3>{_word('claims')}</h3><table><tr>{head}{''.join(map(_row, judged))}{more}</table>"
 
 
 def _row(item: Judged) -> str:
     claim = item.claim
-    said = f"{_both(claim.says)} <span class=sub>({_word('line')} {claim.line})</span>"
-    shown = _both({lang: item.shown(lang) for lang in LANGUAGES})
+    said = f"{both(claim.says)} <span class=sub>({_word('line')} {claim.line})</span>"
+    shown = both({lang: item.shown(lang) for lang in LANGUAGES})
     wanted = ", ".join(f"{c.name} {c.text}" for c in claim.holds_if)
     shown += f"<br><small class=sub>{_word('wanted')} {escape(wanted)}</small>"
-    verdict = _chip(item.verdict)
+    verdict = chip(item.verdict)
     if item.verdict is Verdict.CORRECTED:
-        shown += f"<br><b>{_word('correction')}:</b> {_both(claim.correction)}"
+        shown += f"<br><b>{_word('correction')}:</b> {both(claim.correction)}"
     if not item.agrees:
         verdict += f"<br><span class=fails>{_word('changed')}{_word(claim.recorded)}</span>"
     return f"<tr><td>{said}<td>{shown}<td>{verdict}"
 
 
-def _chip(verdict: Verdict, before: str = "") -> str:
+def chip(verdict: Verdict, before: str = "") -> str:
+    """A verdict with its sign, in its colour."""
     return f"<span class='verdict {CLASSES[verdict]}'>{before}{SIGNS[verdict]} {_word(verdict)}</span>"
 
 
 def _word(key: str) -> str:
-    return _both({lang: WORDS[lang][key] for lang in LANGUAGES})
+    return both({lang: WORDS[lang][key] for lang in LANGUAGES})
 
 
-def _both(texts: Both) -> str:
+def both(texts: Both) -> str:
+    """A text in both languages, of which one is seen."""
     return "".join(f"<span class={lang}>{escape(texts[lang])}</span>" for lang in LANGUAGES)

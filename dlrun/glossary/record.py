@@ -46,7 +46,7 @@ class Record:
         """As result.json has it."""
         return {
             "term": self.entry.term,
-            "claims": [_claim(item) for item in self.judged],
+            "claims": [claim_dict(item) for item in self.judged],
             "numbers": dict(self.numbers),
             "seconds": round(self.seconds, 2),
             "dlrun": __version__,
@@ -69,7 +69,8 @@ def read_record(entry: Entry, folder: Path) -> Record:
         raise UsageError(f"{folder / RESULT} holds no result of now: dlrun glossary run {entry.name}.") from None
 
 
-def _claim(item: Judged) -> dict[str, Any]:
+def claim_dict(item: Judged) -> dict[str, Any]:
+    """A judged claim as result.json has it."""
     claim = item.claim
     return {
         "id": claim.id,

@@ -1,0 +1,1 @@
+"""Checks of a configuration's parts that are not training: gradients by finite differences."""

@@ -1,0 +1,1 @@
+"""Measurements of sources, named by conf/reproduce."""

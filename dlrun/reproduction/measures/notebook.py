@@ -1,0 +1,104 @@
+"""A course notebook on optimizers: its printed numbers beside ours, what its code does, and a fair version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader
+
+from dlrun.glossary.figures import label, panels, styles
+from dlrun.glossary.measure import Measured
+from dlrun.reproduction.entry import Printed
+from dlrun.reproduction.measures.common import curve, last, last_model
+from dlrun.reproduction.measures.optimizers import best_lr, grids
+from dlrun.reproduction.measures.printed import beside, draw_losses, values
+from dlrun.run import Run
+
+EXAMPLES, EPOCHS = 60_000, 200
+FAIR, SOUND = "fair_", "sound_"
+
+
+def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:
+    """The printed numbers, the order of the optimizers, and what the notebook's code does."""
+    plain = {arm: each for arm, each in runs.items() if not arm.startswith((FAIR, SOUND))}
+    fair = grids({arm.removeprefix(FAIR): each for arm, each in runs.items() if arm.startswith(FAIR)})
+    numbers = {**beside(plain, printed), **code(), "seeds": float(len(runs["sgd"]))}
+    losses = {arm: last(each, "train/loss") for arm, each in plain.items()}
+    numbers |= {
+        "sgd_fall": float((np.array([curve(r, "train/loss")[0] for r in runs["sgd"]]) - losses["sgd"]).mean()),
+        "least_gain": float(
+            np.minimum(losses["sgd"] - losses["momentum_09"], losses["momentum_09"] - losses["momentum_099"]).min()
+        ),
+        "seconds_200": float(np.mean([EPOCHS * r.summary["seconds"] / r.summary["epochs"] for r in runs["sgd"]])),
+    }
+    if "long_decay" in runs:
+        numbers |= long_runs(runs)
+    if fair:
+        numbers |= fair_numbers(fair)
+    figure, axes = panels("Optimizers on MNIST: the notebook's runs", 2 if fair else 1, width=5.4, height=4.4)
+    draw_losses(axes[0], plain, printed)
+    if fair:
+        for (name, grid), style in zip(fair.items(), styles(marker=True), strict=False):
+            means = [100 * float(last(each, "val/accuracy").mean()) for each in grid.values()]
+            axes[1].semilogx(list(grid), means, **style, label=name)
+        label(axes[1], "learning rate", "validation accuracy (%)", "each with its own, 10 epochs")
+    for arm in [arm for arm in runs if arm.startswith(SOUND)]:
+        numbers[f"{arm}_test"] = float(values(runs[arm], "test/accuracy").mean())
+    return Measured(numbers, figure)
+
+
+def code() -> dict[str, float]:
+    """What three lines of the notebook's code do, done as they stand there."""
+    batch_size = 4096
+    loader: DataLoader[int] = DataLoader(range(EXAMPLES), batch_size=batch_size)  # type: ignore[arg-type]
+    batch_size = 1024
+    weights = torch.tensor([1.0, -1.0])
+    return {
+        "steps_per_epoch": float(len(loader)),
+        "steps_wanted": float(-(-EXAMPLES // batch_size)),
+        "lr_stepped": final_lr(every=5),
+        "lr_wanted": final_lr(every=1),
+        "mean_of_signs": float(torch.tensor([weights.mean()]).abs().mean()),
+    }
+
+
+def final_lr(every: int) -> float:
+    """The learning rate after 200 epochs with StepLR(step_size=100, gamma=0.9), stepped each so many epochs."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = StepLR(optimizer, step_size=100, gamma=0.9)
+    for epoch in range(EPOCHS):
+        optimizer.step()
+        if epoch % every == 0:
+            scheduler.step()
+    return float(scheduler.get_last_lr()[0])
+
+
+def long_runs(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    """What weight decay does to the weights' size, to their signed mean, and to how far validation is from training."""
+    size = {arm: float(np.mean([mean_size(run) for run in runs[arm]])) for arm in ("long_plain", "long_decay")}
+    gaps = {arm: last(runs[arm], "val/loss") - last(runs[arm], "train/loss") for arm in ("long_plain", "long_decay")}
+    return {
+        "size_ratio": size["long_decay"] / size["long_plain"],
+        "plain_gap": float(gaps["long_plain"].mean()),
+        "decay_gap": float(gaps["long_decay"].mean()),
+    }
+
+
+def mean_size(run: Run) -> float:
+    """The mean of |w| over all weights: what the notebook's sentence is about."""
+    with torch.no_grad():
+        return float(torch.cat([p.abs().reshape(-1) for p in last_model(run).parameters()]).mean())
+
+
+def fair_numbers(fair: Mapping[str, Mapping[float, Sequence[Run]]]) -> dict[str, float]:
+    """Each optimizer's best learning rate, chosen on validation, and the test accuracy there."""
+    numbers: dict[str, float] = {}
+    for name, grid in fair.items():
+        lr = best_lr(grid)
+        numbers |= {f"fair_{name}_lr": lr, f"fair_{name}_test": float(values(grid[lr], "test/accuracy").mean())}
+    tests = [value for name, value in numbers.items() if name.endswith("_test")]
+    return numbers | {"fair_spread": 100 * (max(tests) - min(tests))}

@@ -1,0 +1,91 @@
+"""Numbers that a source prints, beside ours over seeds: could one more of our runs have given the printed one?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from dlrun.errors import ConfigError
+from dlrun.glossary.figures import label, panels, styles
+from dlrun.glossary.measure import Measured
+from dlrun.glossary.measures.common import Array
+from dlrun.reproduction.entry import Printed
+from dlrun.reproduction.measures.common import curve, last, last_model
+from dlrun.run import Run
+
+WEIGHTS = "weights/mean"
+
+
+def probability(ours: Array, printed: float) -> float:
+    """How likely one more run would be as far from the mean of ours as the printed value: two-sided.
+
+    With n runs of mean m and standard deviation s, (y - m) / (s √(1 + 1/n)) of one more run y has Student's t
+    distribution with n - 1 degrees of freedom, if runs are Gaussian.
+    """
+    count = len(ours)
+    spread = float(ours.std(ddof=1)) * math.sqrt(1 + 1 / count)
+    distance = abs(printed - float(ours.mean()))
+    if spread == 0:
+        return float(distance == 0)
+    return float(2 * student.sf(distance / spread, count - 1))
+
+
+def beside(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> dict[str, float]:
+    """Mean, standard deviation and probability of every printed number whose arm was trained, as NAME_mean, …"""
+    numbers: dict[str, float] = {}
+    for item in printed:
+        if item.arm in runs:
+            ours = values(runs[item.arm], item.metric)
+            numbers |= {
+                f"{item.name}_mean": float(ours.mean()),
+                f"{item.name}_std": float(ours.std(ddof=1)),
+                f"{item.name}_p": probability(ours, item.value),
+            }
+    return numbers
+
+
+def values(runs: Sequence[Run], metric: str) -> Array:
+    """A number of each run at its end, with its last weights."""
+    if metric == WEIGHTS:
+        return np.array([mean_of_means(run) for run in runs])
+    if metric.startswith("test/"):
+        return np.array([run.evaluate("test", "last")[metric] for run in runs])
+    if any(metric not in run.history for run in runs):
+        raise ConfigError(f"printed: runs record no '{metric}', only {', '.join(runs[0].history)}.")
+    return last(runs, metric)
+
+
+def mean_of_means(run: Run) -> float:
+    """The mean over parameter tensors of |mean of the tensor|, as the notebook takes it."""
+    with torch.no_grad():
+        return float(np.mean([abs(p.mean().item()) for p in last_model(run).parameters()]))
+
+
+def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:
+    """Nothing but the printed numbers: all that a source needs whose claims are numbers it prints."""
+    return Measured(beside(runs, printed), picture(runs, printed, "Printed, and here"))
+
+
+def picture(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], title: str) -> Any:
+    """Training losses by epoch, mean and range over seeds, with what is printed as a star at the end."""
+    figure, (axes,) = panels(title, 1, height=4.4)
+    draw_losses(axes, runs, printed)
+    return figure
+
+
+def draw_losses(axes: Any, runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> None:
+    """A line for each arm, the range over seeds around it, a star for the loss that is printed."""
+    stars = {item.arm: item.value for item in printed if item.metric == "train/loss"}
+    for (arm, each), style in zip(runs.items(), styles(), strict=False):
+        losses = np.array([curve(run, "train/loss") for run in each if run.status == "completed"])
+        epochs = np.arange(1, losses.shape[1] + 1)
+        axes.loglog(epochs, losses.mean(0), **style, label=arm)
+        axes.fill_between(epochs, losses.min(0), losses.max(0), color=style["color"], alpha=0.2, linewidth=0)
+        if arm in stars:
+            axes.plot(epochs[-1], stars[arm], "*", color=style["color"], markersize=11, markeredgecolor="k")
+    label(axes, "epoch", "training loss", "lines: mean and range over seeds; stars: printed")

@@ -1,0 +1,172 @@
+"""Reproductions: every YAML reads and names what is there; verdicts by closed forms; one from beginning to end."""
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from dlrun.config.compose import compose
+from dlrun.errors import ConfigError, UsageError
+from dlrun.glossary.claims import placeholders
+from dlrun.reproduction.entry import FULL, find, read_all, read_reproduction
+from dlrun.reproduction.jobs import Budget, last_of_each_key
+from dlrun.reproduction.measure import reproduce
+from dlrun.reproduction.measures import surface
+from dlrun.reproduction.measures.notebook import code
+from dlrun.reproduction.measures.perceptron import by_hand
+from dlrun.reproduction.measures.printed import probability
+from dlrun.reproduction.record import Outcome, last_outcome
+from dlrun.sweeps.table import Silent
+
+KNOWN = read_all()
+
+
+@pytest.mark.parametrize("name", [name for name, made in KNOWN.items() if not made.parts])
+def test_what_a_reproduction_names_is_there(name: str):
+    made = KNOWN[name]
+    module, _, function = made.measure.rpartition(".")
+    takes = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    assert ("runs" in takes) == (made.runs is not None)
+    arms = made.arms(list(made.options))
+    for words in {tuple(words) for words in list(arms.values())[:: max(1, len(arms) // 4)]}:  # some: each takes 0.1 s
+        compose(last_of_each_key(words))
+    for claim in made.claims:
+        used = {name for text in claim.shows.values() for name in placeholders(text)}
+        assert used & {condition.name for condition in claim.conditions}, claim.id
+
+
+def test_parts_are_listed_behind_the_whole():
+    assert list(KNOWN)[list(KNOWN).index("slides") + 1] == KNOWN["slides"].parts[0]
+
+
+def test_the_probability_is_that_of_a_new_draw():
+    """Against the two-sample t test with a second sample of one, which is the same statistic."""
+    ours, printed = np.array([2.0, 2.5, 1.5, 2.2]), 3.1
+    s = ours.std(ddof=1)
+    expected = 2 * stats.t.sf((printed - ours.mean()) / (s * np.sqrt(1.25)), 3)
+    assert probability(ours, printed) == pytest.approx(expected)
+    # Of draws from one Gaussian, a hundredth is called foreign at 0.01.
+    random = np.random.default_rng(0)
+    foreign = [probability(random.normal(size=4), random.normal()) < 0.1 for _ in range(2000)]
+    assert np.mean(foreign) == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_run_that_never_varies_is_only_equal_to_itself():
+    assert probability(np.array([1.0, 1.0]), 1.0) == 1
+    assert probability(np.array([1.0, 1.0]), 1.1) == 0
+
+
+def test_claims_about_printed_values_are_not_tested_with_words_of_ones_own():
+    made = KNOWN["notebook"]
+    numbers = dict.fromkeys((item.name for claim in made.claims for item in claim.conditions), 0.5)
+    numbers |= {f"{item.name}_mean": 0.5 for item in made.printed}
+    full = Outcome.of(made, Budget(), numbers)
+    assert {claim.id: need for claim, need in full.untested} == {
+        "long": "long=true",
+        "decay": "long=true",
+        "fair": "fair=true",
+    }
+    short = Outcome.of(made, Budget(words=("trainer.epochs=2",)), numbers)
+    assert {claim.id for claim, _ in short.untested} == {claim for claim, needs in made.needs.items() if FULL in needs}
+    assert short.agrees  # recorded verdicts are of other runs
+    assert not full.agrees
+
+
+def test_the_notebooks_code_as_it_stands():
+    found = code()
+    assert (found["steps_per_epoch"], found["steps_wanted"]) == (15, 59)
+    assert found["lr_stepped"] == pytest.approx(0.1)
+    assert found["lr_wanted"] == pytest.approx(0.1 * 0.9**2)
+
+
+def test_the_perceptron_by_hand_step_by_step():
+    path, mistakes = by_hand(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([1.0, -1.0]), epochs=2)
+    # 0 · x = 0 is a mistake: w = (1, 0, 1); then (1, 0, 1) · (-1, 0, 1) = 0 is one: w = (2, 0, 0), which is right.
+    assert path.tolist() == [[0, 0, 0], [2, 0, 0], [2, 0, 0]]
+    assert mistakes == [2, 0]
+
+
+def test_the_surfaces_gradient_is_that_of_its_height():
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    for axis in range(2):
+        step = np.eye(2)[axis] * 1e-6
+        difference = (surface.height(*(points + step).T) - surface.height(*(points - step).T)) / 2e-6
+        np.testing.assert_allclose(surface.gradient(points)[:, axis], difference, atol=1e-8)
+
+
+TINY = {
+    "title": {"en": "tiny", "es": "mínimo"},
+    "source": "a book",
+    "hardware": "any",
+    "minutes": 0.1,
+    "about": {"en": "two runs", "es": "dos"},
+    "measure": "dlrun.reproduction.measures.printed.measure",
+    "runs": {
+        "seeds": 2,
+        "common": ["data=moons", "data.samples=80", "model.widths=[4]", "trainer.epochs=2", "trainer.device=cpu"],
+        "arms": {"one": []},
+    },
+    "printed": [{"name": "loss", "arm": "one", "metric": "train/loss", "value": 50.0, "line": 3}],
+    "claims": [
+        {
+            "id": "loss",
+            "line": 3,
+            "says": {"en": "loss 50", "es": "loss 50"},
+            "shows": {"en": "{loss_mean} (p = {loss_p})", "es": "{loss_mean} (p = {loss_p})"},
+            "holds_if": {"loss_p": ">= 0.01"},
+            "needs": ["full"],
+            "verdict": "does not hold",
+        }
+    ],
+}
+
+
+def test_from_a_yaml_to_a_page_and_again_without_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    made = read_reproduction(tmp_path / "tiny.yaml")
+    first = reproduce(made, tmp_path / "out", Budget(jobs=1), Silent())
+    assert first.agrees
+    runs = sorted((tmp_path / "out/tiny/runs").glob("*/summary.json"))
+    stamps = [path.stat().st_mtime_ns for path in runs]
+    assert len(runs) == 2
+    again = reproduce(made, tmp_path / "out", Budget(jobs=1), Silent())
+    assert [path.stat().st_mtime_ns for path in runs] == stamps
+    assert again.numbers == first.numbers
+    last = [[json.loads(line) for line in p.with_name("metrics.jsonl").read_text().splitlines()] for p in runs]
+    last = [[record["train/loss"] for record in records if "train/loss" in record][-1] for records in last]
+    assert first.numbers["loss_mean"] == pytest.approx(np.mean(last))
+    assert first.numbers["loss_std"] == pytest.approx(np.std(last, ddof=1))
+    page = (tmp_path / "out/tiny/report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
+    assert "http" not in page
+    kept = last_outcome(made, tmp_path / "out/tiny")
+    assert kept is not None
+    assert kept.verdicts == first.verdicts
+
+
+@pytest.mark.parametrize(
+    ("change", "needle"),
+    [
+        ({"printed": [{"name": "x", "arm": "two", "metric": "m", "value": 1, "line": 1}]}, "is of no arm 'two'"),
+        ({"minutes": "long"}, "minutes must be a number >= 0, got 'long'"),
+        ({"titel": 1}, "has no key 'titel'.*Did you mean 'title'"),
+        ({"runs": {**TINY["runs"], "seeds": 1}}, "seeds must be a whole number >= 2"),  # type: ignore[dict-item]
+        ({"claims": [{**TINY["claims"][0], "needs": ["slow"]}]}, "needs must be of full, got 'slow'"),  # type: ignore[index,dict-item]
+    ],
+)
+def test_a_wrong_yaml_is_refused_in_one_sentence(tmp_path: Path, change: dict[str, object], needle: str):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**TINY, **change}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=needle):
+        read_reproduction(tmp_path / "tiny.yaml")
+
+
+def test_ids_are_found_and_near_ones_named():
+    assert find("Slides Moons", KNOWN).name == "slides_moons"
+    with pytest.raises(UsageError, match=r"no reproduction 'notebok'.*Did you mean 'notebook'"):
+        find("notebok", KNOWN)
