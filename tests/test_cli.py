@@ -66,7 +66,7 @@ def test_version_is_printed(capsys):
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
-        ("trian", "unknown command 'trian': must be one of train, resume, evaluate"),
+        ("trian", "unknown command 'trian': must be one of train, tune, resume, evaluate"),
         ("trian", "Did you mean 'train'?"),
         ("lits", "Did you mean 'list'?"),
         ("--multirun", "the command comes first, as in `dlrun train --multirun`"),

@@ -29,7 +29,7 @@ def _run_id(*, _root_: DictConfig) -> str:
 
 def folder_name(text: Any) -> str:
     """A text as part of one folder's name: data=mine/cats makes no folder in a folder, and file systems end at 255."""
-    return re.sub(r"[/\s]+", "-", re.sub(r"(^|,)\++", r"\1", str(text)))[:120]
+    return re.sub(r"[/\s]+", "-", re.sub(r"(^|,)\++", r"\1", str(text)))[:120].encode()[:200].decode(errors="ignore")
 
 
 def _sweep_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,9 +148,8 @@ def subfolder(master: DictConfig, number: int, label: str, config: dict[str, Any
     """The name of a job's folder in the sweep's, by `hydra.sweep.subdir`."""
     if unresolved(master.hydra.sweep, "subdir") == SWEEP_SUBDIR:
         return f"{number}_{folder_name(label)}"
-    node: Any = copy.deepcopy(master)
+    node: Any = OmegaConf.create({"hydra": OmegaConf.to_container(master.hydra, resolve=False), **config})
     with open_dict(node):
-        node = OmegaConf.merge(node, config)
         node.hydra.job.num, node.hydra.job.id = number, str(number)
         node.hydra.job.override_dirname = label
     return str(node.hydra.sweep.subdir)
@@ -222,9 +222,10 @@ def _values(item: Override) -> list[str]:
     if not item.is_discrete_sweep():
         return []
     if isinstance(value, RangeSweep):
-        texts = list(map(str, itertools.islice(value.range(), MANY)))
-        return [texts[0], texts[-1]] if len(texts) > 1 else texts
-    return [text for text in item.sweep_string_iterator() if not text.startswith("_")]
+        ends = [*itertools.islice(value.range(), 1), *deque(itertools.islice(value.range(), 1, MANY), maxlen=1)]
+        return list(map(str, ends))
+    is_pattern = item.value_type is ValueType.GLOB_CHOICE_SWEEP
+    return [text for text in item.sweep_string_iterator() if not (is_pattern and text.startswith("_"))]
 
 
 def _as_settled(item: Override, values: Sequence[str], word: str) -> str:
@@ -241,17 +242,17 @@ def _recording(node: DictConfig, parsed: Sequence[Override], values: dict[int, l
     fixed = sorted({item.key_or_group for i, item in enumerate(parsed) if i not in values})
     own = {
         # Our launcher names the folder by the jobs; any other is to have one name, whenever it asks.
-        "hydra.sweep.dir": _quoted(unresolved(node.sweep, "dir") if is_own(node.launcher) else str(node.sweep.dir)),
-        "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(_quoted, fixed))}]",
+        "hydra.sweep.dir": quoted(unresolved(node.sweep, "dir") if is_own(node.launcher) else str(node.sweep.dir)),
+        "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(quoted, fixed))}]",
         "hydra/job_logging": "none",
         "hydra/hydra_logging": "none",
     }
     if unresolved(node.sweep, "subdir") == SWEEP_SUBDIR:
-        own["hydra.sweep.subdir"] = _quoted(SWEEP_SUBDIR)
+        own["hydra.sweep.subdir"] = quoted(SWEEP_SUBDIR)
     if node.sweeper.get("params"):  # they are among the words now
         own["hydra.sweeper.params"] = "null"
     return [f"{key}={value}" for key, value in own.items() if key not in typed]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

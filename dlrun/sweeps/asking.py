@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from dlrun.config.compose import CONFIG_NAME, open_hydra
 from dlrun.config.explain import HYDRA_ERRORS, translate
-from dlrun.config.sweep import sweep_words
+from dlrun.config.sweep import quoted, sweep_words
 from dlrun.errors import UsageError
 from dlrun.sweeps.elsewhere import Jobs
 from dlrun.sweeps.plugin import Request, install
@@ -57,6 +57,8 @@ def ask(
             print(f"dlrun: interrupted after {len(elsewhere.done)} jobs.", file=sys.stderr)
         return Asked(128 + signal.SIGINT, request.results)
     except OSError as error:
+        if error.filename is None:
+            raise
         raise UsageError(f"cannot write the sweep's folder {error.filename}: {error.strerror}.") from None
     except HYDRA_ERRORS as error:
         raise translate(error, hydra.config_loader) from None
@@ -75,6 +77,6 @@ def go_on(folder: Path, view: View) -> int:
         folder = folder.absolute()
         os.chdir(asked["cwd"])  # paths in its words are meant from there
     words = [word for word in asked["words"] if not word.startswith(("hydra.sweep.dir=", "hydra.launcher.fresh="))]
-    words.append(f"hydra.sweep.dir={folder}")
+    words.append(f"hydra.sweep.dir={quoted(str(folder))}")
     places = asked["config_path"], asked["config_name"], asked["config_dir"]
     return ask(words, *places, asked["many"], view).exit_code

@@ -10,6 +10,7 @@ from dlrun.config.compose import Composed
 from dlrun.config.identity import run_id
 from dlrun.runs.directory import RunDirectory
 
+OUTPUT = "output.log"  # what a job's process has printed
 DONE = ("completed", "early_stopped", "diverged", "pruned")  # statuses that the same run would come to again
 
 

@@ -137,7 +137,8 @@ class Nursery:
 
 def serve(descriptor: int) -> None:
     """What the process does. Never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever asked decides what they are to mean
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     wake, woken = socket.socketpair()
     for end in (wake, woken):
@@ -166,7 +167,8 @@ def serve(descriptor: int) -> None:
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for number in (signal.SIGCHLD, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
                 for inherited in (control, wake, woken):
                     inherited.close()
                 _die_with(parent)

@@ -22,6 +22,7 @@ from dlrun.sweeps.watch import available_bytes, resident_bytes, total_bytes
 TICK_SECONDS = 0.1
 GRACE_SECONDS = 15.0  # between asking a job to stop and killing it
 LEAST_FREE = 0.06  # of the machine's memory: below it the largest job is stopped, before the machine stops something
+SECONDS_TO_FREE = 2.0  # that it takes until the memory of a process that was stopped is back
 GROWTH_BYTES = 1 << 30  # a worker that holds so much more than after its first job is replaced: something leaks
 
 
@@ -83,6 +84,7 @@ class Pool:
         self._nursery = nursery()
         self._asked = 0  # to stop, by `stop` or `kill`, which signal handlers call: the loop does it
         self._stopping = False
+        self._freed = -SECONDS_TO_FREE  # when a job was last stopped for the machine's memory
 
     def __enter__(self) -> Pool:
         return self
@@ -144,7 +146,7 @@ class Pool:
             self._watch()
 
     def _fill(self) -> Iterator[Event]:
-        while self._waiting and not self._stopping:
+        while self._waiting and not self._asked:
             idle = next((worker for worker in self._workers if not worker.jobs and not worker.gone), None)
             if idle is None:
                 if len([worker for worker in self._workers if not worker.gone]) >= self.size:
@@ -184,7 +186,7 @@ class Pool:
         try:
             kind, place, *values = worker.connection.recv()
         except (EOFError, OSError):  # how it ended, the nursery will say
-            worker.gone = True
+            worker.gone, worker.told = True, worker.told or time.monotonic()
             return
         if kind == "idle":
             worker.jobs = []
@@ -206,7 +208,8 @@ class Pool:
             yield Evaluated(job, *values)
         elif kind == "ended":
             summary, error = values
-            yield self._ended(worker, place, str(summary.get("status", "failed")), summary, error)
+            status = str(summary.get("status", "failed"))
+            yield self._ended(worker, place, "failed" if error and status not in DONE else status, summary, error)
 
     def _buried(self, pid: int, status: int) -> Iterator[Event]:
         """A worker's process has ended; what it has still said is read first."""
@@ -218,8 +221,16 @@ class Pool:
                 yield from self._read(worker)
                 if worker.gone:
                     break
-        for place in worker.open:
-            yield self._died(worker, place, status)
+        if len(worker.jobs) > 1 and worker.why is None and not self._stopping:  # which of them it was, shows alone
+            jobs = [job for place in worker.open if (job := worker.jobs[place]) is not None]
+            self._waiting.extendleft(_Task([job], False) for job in reversed(jobs) if job.status not in DONE)
+            yield Apart(jobs, f"their process {_how(status)}")
+            for place in worker.open:
+                if (job := worker.jobs[place]) is not None and job.status in DONE:
+                    yield self._died(worker, place, status)
+        else:
+            for place in worker.open:
+                yield self._died(worker, place, status)
         worker.jobs = []
         self._dismiss(worker)
 
@@ -228,14 +239,15 @@ class Pool:
         job = worker.jobs[place]
         assert job is not None
         summary = job.run.read_json(job.run.summary)
+        if summary.get("status") in DONE:  # it had ended; the process had not come to say so
+            return self._ended(worker, place, str(summary["status"]), summary, None)
         if self._stopping and worker.why is None:
             return self._ended(worker, place, "interrupted", summary, None)
-        error = worker.why or f"its process was {_how(status)}"
-        if summary.get("status") not in DONE:
-            summary = {**summary, "status": "failed", "error": error}
-            with suppress(OSError):
-                job.run.path.mkdir(parents=True, exist_ok=True)
-                write_json(job.run.summary, summary)
+        error = worker.why or f"its process {_how(status)}"
+        summary = {**summary, "status": "failed", "error": error}
+        with suppress(OSError):
+            job.run.path.mkdir(parents=True, exist_ok=True)
+            write_json(job.run.summary, summary)
         return self._ended(worker, place, "failed", summary, error)
 
     def _ended(self, worker: _Worker, place: int, status: str, summary: dict[str, Any], error: str | None) -> Ended:
@@ -264,9 +276,10 @@ class Pool:
         now = time.monotonic()
         busy = [worker for worker in self._workers if worker.open and not worker.gone]
         sizes = {worker.pid: resident_bytes(worker.pid) or 0 for worker in busy}
-        for worker in busy:
+        for worker in self._workers:
             if worker.told is not None and now - worker.told > GRACE_SECONDS:
                 _kill(worker)
+        for worker in busy:
             share = len(worker.jobs)  # of a stack, each has its own
             if self.limits.seconds and worker.told is None and now - worker.began > share * self.limits.seconds:
                 self._tell_to_stop(worker, f"stopped after {self.limits.seconds:g} s, as hydra.launcher.timeout says")
@@ -276,7 +289,9 @@ class Pool:
         available = available_bytes()
         if available is not None and available < LEAST_FREE * total_bytes() and busy:
             largest = max(busy, key=lambda worker: sizes[worker.pid])
-            if largest.why is None:
+            freed = now - self._freed > SECONDS_TO_FREE
+            if largest.why is None and freed and sizes[largest.pid] > LEAST_FREE * total_bytes():
+                self._freed = now
                 largest.why = (
                     f"stopped at {_size(sizes[largest.pid])}, the largest job, as the machine had only "
                     f"{_size(available)} of memory left"
@@ -299,7 +314,7 @@ def _how(status: int) -> str:
         return f"ended with exit code {status}"
     name = signal.Signals(-status).name
     hint = {"SIGKILL": " (by somebody, or by a system out of memory)", "SIGSEGV": " (a crash in compiled code)"}
-    return f"killed by {name}{hint.get(name, '')}"
+    return f"was killed by {name}{hint.get(name, '')}"
 
 
 def _size(count: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ class SweepRecord:
         self._written = 0.0
 
     def known(self) -> dict[str, tuple[int, str]]:
-        """Number and folder's name of every job that was ever asked for here, by its id."""
+        """Number and folder, below this one, of every job that was ever asked for here, by its id."""
         return {job["id"]: (job["number"], job["folder"]) for job in self.content.get("jobs", [])}
 
     def begin(self, asked: Mapping[str, Any], jobs: Sequence[Job]) -> None:
@@ -49,7 +50,7 @@ class SweepRecord:
             entries[job.id] = {
                 "number": job.number,
                 "id": job.id,
-                "folder": job.composed.run_dir.name,
+                "folder": os.path.relpath(job.composed.run_dir, self.folder),
                 "label": job.label,
                 "overrides": job.composed.overrides,
                 "status": job.status,

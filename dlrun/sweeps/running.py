@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dlrun.config.schema import Launcher
+from dlrun.errors import UsageError
 from dlrun.stacked.plan import obstacle, parts, stacks
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.interruption import Interrupted
-from dlrun.sweeps.jobs import DONE, Apart, Ended, Event, Job, Started
+from dlrun.sweeps.jobs import DONE, OUTPUT, Apart, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
 from dlrun.sweeps.record import SweepRecord
 from dlrun.sweeps.units import byte_count, seconds_of
@@ -36,6 +36,9 @@ class View(Protocol):
 
     def finish(self, result: Result) -> None:
         """All is done that will be."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
 
 
 @dataclass
@@ -98,8 +101,13 @@ def run_sweep(
         leases = Leases([job.composed.config for job in todo], settings.jobs, settings.per_device)
         view.begin(record.folder, jobs, len(todo), min(leases.size, max(1, len(todo))))
         if todo:
-            with Pool(leases, limits) as pool:
-                _do(pool, todo, settings, record, result, view)
+            try:
+                with Pool(leases, limits) as pool:
+                    _do(pool, todo, settings, record, result, view)
+            except BaseException:
+                view.close()
+                record.end("interrupted")
+                raise
         record.end(result.status)
     view.finish(result)
     return result
@@ -120,16 +128,36 @@ def placed(wanted: Sequence[Job], record: SweepRecord, name: Callable[[Job], str
         job.composed = replace(
             job.composed, run_dir=record.folder / (known[identity][1] if identity in known else name(job))
         )
+        if identity not in known:
+            _refuse_taken(job, record)
         jobs.append(job)
+    folders = Counter(job.composed.run_dir for job in jobs)
+    twice = next((folder for folder, count in folders.items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"hydra.sweep.subdir gives several jobs the folder {twice.name}; let it name what differs, or put "
+            "${hydra.job.num} into it."
+        )
     return jobs
+
+
+def _refuse_taken(job: Job, record: SweepRecord) -> None:
+    """Raises: UsageError if a job's folder is not below the sweep's, or holds a run that is not this job."""
+    folder = job.composed.run_dir.resolve()
+    if folder == record.folder.resolve() or not folder.is_relative_to(record.folder.resolve()):
+        raise UsageError(f"hydra.sweep.subdir must be a folder in the sweep's, got {folder}.")
+    holder = job.run.read_json(job.run.provenance).get("run_id")
+    if job.run.config.exists() and holder != job.id:
+        raise UsageError(f"{job.run} holds another run; choose another hydra.sweep.dir.")
 
 
 def _is_done(job: Job, result: Result) -> bool:
     status = job.status
     if status in DONE:
         result.ended[job.number] = status, job.run.read_json(job.run.summary)
-    elif not job.run.config.exists() and job.run.path.exists():
-        shutil.rmtree(job.run.path)  # what is left of a job that failed before it became a run
+    elif not job.run.config.exists():  # of a job that failed before it became a run
+        for path in (job.run.summary, job.run.traceback, job.run.path / OUTPUT):
+            path.unlink(missing_ok=True)
     return status in DONE
 
 
@@ -142,19 +170,25 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
         pool.submit(*jobs, forced=settings.stack is True)
     with Interrupted(pool) as interrupted:
         for event in pool.events():
+            if isinstance(event, Ended):
+                number = event.job.number
+                tries[number] += 1
+                if event.status == "failed" and tries[number] <= settings.retries and not interrupted.count:
+                    view.say(f"job {number} failed and is tried again: {event.error}")
+                    record.note(event.job, "waiting")
+                    pool.submit(event.job)
+                    continue
             view.event(event)
             if isinstance(event, Started):
                 record.note(event.job, "running")
-            if isinstance(event, Apart) and settings.stack is True:
-                view.say(f"{len(event.jobs)} jobs are trained one by one: {event.why}")
+            if isinstance(event, Apart):
+                for job in event.jobs:
+                    record.note(job, "waiting")
+                if settings.stack is True:
+                    view.say(f"{len(event.jobs)} jobs are trained one by one: {event.why}")
             if not isinstance(event, Ended):
                 continue
             number = event.job.number
-            tries[number] += 1
-            if event.status == "failed" and tries[number] <= settings.retries and not interrupted.count:
-                view.say(f"job {number} failed and is tried again: {event.error}")
-                pool.submit(event.job)
-                continue
             result.ended[number] = event.status, event.summary
             if event.error:
                 result.errors[number] = event.error
@@ -165,6 +199,8 @@ def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord
                 pool.stop()
     if interrupted.count:
         result.status = "interrupted"
+    elif any(status == "failed" for status, _ in result.ended.values()):
+        result.status = "failed"
 
 
 def together(todo: Sequence[Job], settings: Launcher, workers: int) -> list[list[Job]]:

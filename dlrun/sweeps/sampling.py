@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, ValueType
 
 from dlrun.config.overrides import head
 from dlrun.config.schema import Sweeper
 from dlrun.errors import ConfigError
 
+MANY = 10_000_000  # values of a range that are counted
 Job = list[str]  # the overrides of one job
 
 
@@ -29,6 +30,8 @@ def jobs_of(parsed: Sequence[Override], settings: Sweeper, many: bool = False) -
     _refuse_twice(parsed)
     swept = [item for item in parsed if item.is_sweep_override()]
     if settings.sampler != "grid":
+        if not many and (settings.samples or 0) > settings.max_jobs:
+            raise ConfigError(_too_many(settings.samples or 0, "hydra.sweeper.samples", settings))
         points = _sampled(swept, settings)
     else:
         _refuse_ranges(swept)
@@ -39,8 +42,9 @@ def jobs_of(parsed: Sequence[Override], settings: Sweeper, many: bool = False) -
 
 
 def values_of(item: Override) -> Iterator[str]:
-    """The values of an override that lists them, as texts; names of files that are no choices are left out."""
-    return (text for text in item.sweep_string_iterator() if not text.startswith("_"))
+    """The values of an override that lists them, as texts; of a pattern, files that are no choices are left out."""
+    is_pattern = item.value_type is ValueType.GLOB_CHOICE_SWEEP
+    return (text for text in item.sweep_string_iterator() if not (is_pattern and text.startswith("_")))
 
 
 def _grid(lists: Sequence[tuple[str, list[str]]], zipped: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -121,8 +125,12 @@ class _Axis:
             return self.texts[min(int(x * len(self.texts)), len(self.texts) - 1)]
         high = self.high + 1 if self.whole else self.high
         value = self.low * (high / self.low) ** x if self.log else self.low + (high - self.low) * x
-        # Four digits: as many as anyone tells apart, and a folder's name stays readable.
-        return str(min(math.floor(value), self.high)) if self.whole else f"{value:.4g}"
+        if self.whole:
+            return str(min(math.floor(value), self.high))
+        # Four digits: as many as anyone tells apart, and a folder's name stays readable; more in a narrow range.
+        size = max(abs(self.low), abs(self.high)) / (self.high - self.low)
+        text = f"{value:.{4 + max(0, math.ceil(math.log10(size)))}g}"
+        return text if self.low <= float(text) < self.high else repr(value)
 
 
 def _refuse_twice(parsed: Sequence[Override]) -> None:
@@ -149,10 +157,14 @@ def _refuse_too_many(swept: Sequence[Override], settings: Sweeper) -> None:
     count = math.prod(lengths) * max((_length(item) for item in swept if item.key_or_group in settings.zip), default=1)
     if count > settings.max_jobs:
         product = " x ".join(map(str, lengths)) if len(lengths) > 1 else "one a value"
-        raise ConfigError(
-            f"these would be {count:,} jobs ({product}), more than hydra.sweeper.max_jobs={settings.max_jobs}; "
-            "if they are meant: --yes."
-        )
+        raise ConfigError(_too_many(count, product, settings))
+
+
+def _too_many(count: int, product: str, settings: Sweeper) -> str:
+    return (
+        f"these would be {count:,} jobs ({product}), more than hydra.sweeper.max_jobs={settings.max_jobs}; "
+        "if they are meant: --yes."
+    )
 
 
 def _length(item: Override) -> int:
@@ -160,5 +172,5 @@ def _length(item: Override) -> int:
     if isinstance(value, ChoiceSweep):
         return len(value.list)
     if hasattr(value, "range"):
-        return len(list(itertools.islice(value.range(), 10_000_000)))
+        return sum(1 for _ in itertools.islice(value.range(), MANY))
     return sum(1 for _ in item.sweep_string_iterator())

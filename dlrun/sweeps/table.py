@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.runs.console import clock, number
-from dlrun.sweeps.jobs import Ended, Event, Job, Progressed, Started
+from dlrun.sweeps.jobs import Apart, Ended, Event, Job, Progressed, Started
 from dlrun.sweeps.running import GOOD, Result
 
 SHOWN = 5  # of the best jobs, at the end
@@ -32,6 +32,7 @@ class Lines:
 
     def begin(self, folder: Path, jobs: Sequence[Job], waiting: int, workers: int) -> None:
         self._jobs, self._todo, self._began = jobs, waiting, time.monotonic()
+        self._ended = self._failed = 0
         done = len(jobs) - waiting
         before = f", {done} of them done before" if done else ""
         self.say(f"{len(jobs)} jobs{before}, {workers} at a time, recorded in {os.path.relpath(folder)}")
@@ -42,6 +43,9 @@ class Lines:
     def event(self, event: Event) -> None:
         if isinstance(event, Started | Progressed):
             self._running[event.job.number] = event
+        elif isinstance(event, Apart):
+            for job in event.jobs:
+                self._running.pop(job.number, None)
         elif isinstance(event, Ended):
             self._running.pop(event.job.number, None)
             self._ended += 1
@@ -56,7 +60,14 @@ class Lines:
 
     def finish(self, result: Result) -> None:
         for line in summary_lines(result):
-            self.say(line, COLOURS.get(line.split(":")[0], ""))
+            if line.startswith(("failed: ", "diverged: ")):
+                with suppress(OSError):
+                    print(line, file=sys.stderr, flush=True)
+            else:
+                self.say(line)
+
+    def close(self) -> None:
+        pass
 
     @property
     def seconds_left(self) -> float | None:
@@ -88,6 +99,9 @@ class Lines:
 class Silent(Lines):
     """Nothing at all, for notebooks."""
 
+    def finish(self, result: Result) -> None:
+        pass
+
     def say(self, text: str, style: str = "") -> None:
         pass
 
@@ -114,8 +128,11 @@ class Live(Lines):
         self._console.print(Text(text, style=style), soft_wrap=True)
 
     def finish(self, result: Result) -> None:
-        self._live.stop()
+        self.close()
         super().finish(result)
+
+    def close(self) -> None:
+        self._live.stop()
 
     def _render(self) -> Any:
         from rich.console import Group

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+CONTAINER = Path("/sys/fs/cgroup")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -23,7 +24,11 @@ def available_bytes() -> int | None:
 
 
 def total_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * PAGE
+    """The memory of the machine, or of the container we are in."""
+    physical = os.sysconf("SC_PHYS_PAGES") * PAGE
+    with suppress(OSError, ValueError):
+        return min(physical, int((CONTAINER / "memory.max").read_text()))
+    return physical
 
 
 def _of_the_machine() -> int | None:
@@ -36,11 +41,10 @@ def _of_the_machine() -> int | None:
 
 def _of_the_container() -> int | None:
     """By version 2 of control groups."""
-    folder = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError, StopIteration):
-        most = (folder / "memory.max").read_text().strip()
+        most = (CONTAINER / "memory.max").read_text().strip()
         if most != "max":
-            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            used = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
+            statistics = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+            used = int((CONTAINER / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
             return int(most) - used
     return None

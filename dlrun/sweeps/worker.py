@@ -18,7 +18,7 @@ from dlrun.errors import DlrunError
 from dlrun.runs.console import Console, Progress, Quiet
 from dlrun.runs.files import write_json, write_text
 from dlrun.startup import loading
-from dlrun.sweeps.jobs import Job
+from dlrun.sweeps.jobs import DONE, OUTPUT, Job
 from dlrun.sweeps.watch import resident_bytes
 
 with loading():
@@ -51,7 +51,7 @@ def work(connection: Connection, threads: int) -> NoReturn:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             connection.send(("idle", 0, _memory()))
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         pass  # nobody waits for an answer
     except BaseException:
         traceback.print_exc()
@@ -67,18 +67,20 @@ def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
     """Train or resume. Returns: the summary, and what went wrong."""
     run, reporter = job.run, _Reporter(connection, 0)
     judge = reporter.judge if job.ask else None
-    with _output_to(run.path / "output.log"):
-        try:
+    if job.status in DONE:  # by a process that ended before it could say so
+        return run.read_json(run.summary), None
+    error = None
+    try:
+        with _output_to(run.path / OUTPUT):
             console = Console(view=reporter)
             if run.config.exists():
                 resume(run, console, judge)
             else:
                 train(job.composed, console, judge)
-            error = None
-        except Exception as failure:
-            error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
-            if not isinstance(failure, RunFailedError):  # which has left its traces itself
-                _record_failure(job, failure, error)
+    except Exception as failure:
+        error = _told(failure)
+        if not isinstance(failure, RunFailedError):  # which has left its traces itself
+            _record_failure(job, failure, error)
     return run.read_json(run.summary), error
 
 
@@ -86,17 +88,17 @@ def do_together(jobs: Sequence[Job], forced: bool, connection: Connection) -> No
     """Train several as one stack, and say how each ended; or that they do not go together, with nothing written."""
     consoles = [Console(view=_Reporter(connection, place)) for place, _ in enumerate(jobs)]
     error: str | None = None
-    with _output_to(jobs[0].run.path / "output.log"):
-        try:
+    try:
+        with _output_to(jobs[0].run.path / OUTPUT):
             train_stack([job.composed for job in jobs], consoles, forced=forced)
-        except CannotStackError as reason:
-            connection.send(("apart", 0, str(reason)))
+    except Exception as failure:
+        error = _told(failure)
+        if isinstance(failure, CannotStackError) or all(job.status == "waiting" for job in jobs):
+            connection.send(("apart", 0, error))  # nothing is written: what is wrong with which, shows alone
             return
-        except Exception as failure:
-            error = f"{'' if isinstance(failure, DlrunError) else type(failure).__name__ + ': '}{_in_a_line(failure)}"
-            for job in jobs:
-                if job.status in ("waiting", "interrupted"):
-                    _record_failure(job, failure, error)
+        for job in jobs:
+            if job.status in ("waiting", "interrupted"):
+                _record_failure(job, failure, error)
     for place, job in enumerate(jobs):
         summary = job.run.read_json(job.run.summary)
         connection.send(("ended", place, summary, summary.get("error", error)))
@@ -143,6 +145,7 @@ def _record_failure(job: Job, failure: Exception, error: str) -> None:
     """Leave a traceback and a summary where the run itself has not come to it."""
     run = job.run
     with suppress(OSError):
+        run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.traceback, "".join(traceback.format_exception(failure)))
         write_json(run.summary, {"status": "failed", "error": error})
 
@@ -171,5 +174,7 @@ def _output_to(path: Path) -> Iterator[None]:
             path.unlink()
 
 
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _told(failure: Exception) -> str:
+    """What went wrong, on one line."""
+    kind = "" if isinstance(failure, DlrunError) else f"{type(failure).__name__}: "
+    return kind + " ".join(str(failure).split())

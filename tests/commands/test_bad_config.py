@@ -56,7 +56,7 @@ FILES = {
 
 # What is typed, and what the answer must hold: key, received value, what is allowed.
 WORDS = {
-    "trian": ["'trian'", "one of train, resume", "Did you mean 'train'?"],
+    "trian": ["'trian'", "one of train, tune, resume", "Did you mean 'train'?"],
     "--config-dir": ["'--config-dir'", "the command comes first"],
     "train --foo": ["'--foo'", "dlrun train --help"],
     "train --mutlirun seed=1,2": ["'--mutlirun'", "Did you mean '--multirun'?"],
@@ -86,7 +86,7 @@ WORDS = {
     "profile out=mine/nets.py/deep": ["out=mine/nets.py/deep", "nets.py is a file", "another folder"],
     "profile --steps=5": ["unknown option '--steps=5'", "write steps=5"],
     "bench device=gpu": ["device must be one of auto, cpu", "'gpu'"],
-    "bench devise=cpu": ["'devise=cpu'", "Did you mean 'device'?"],
+    "bench devise=cpu": ["devise=cpu", "Did you mean 'device'?"],
     "bench --fast": ["'--fast'", "--quick, device and json=FILE"],
     "bench json=nowhere/m.json": ["json=nowhere/m.json", "no folder nowhere"],
     "bench json=.": ["json=.", "no name of a file", "json=bench.json"],

@@ -132,7 +132,7 @@ def test_tf32_without_a_gpu(dlrun: Callable[..., Answer]):
 def test_a_job_that_fails_does_not_stop_a_sweep(tmp_path: Path, dlrun: Callable[..., Answer]):
     answer = dlrun("train", "-m", "model=cnn,mlp", "data=iris", "trainer.max_steps=1")
     assert answer.code == 1
-    assert "1 of 2 jobs finished" in answer.out
+    assert "2 jobs: 1 failed, 1 completed" in answer.out
     assert "failed: 0_model=cnn: model=cnn reads images" in answer.err
     assert "Traceback" not in answer.err
     (finished,) = tmp_path.glob("outputs/sweeps/*/1_model=mlp/summary.json")

@@ -93,7 +93,8 @@ def test_a_job_that_takes_too_much_memory_is_stopped(workers: Any, tmp_path: Pat
 def test_the_largest_job_is_stopped_before_the_machine_is_out_of_memory(
     workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(pool_module, "available_bytes", lambda: 1 << 10)
+    monkeypatch.setattr(pool_module, "total_bytes", lambda: 50 << 20)
     (end,) = ends(tmp_path, Limits())
     assert end.status == "failed"
     assert "the largest job, as the machine had only 0.0 GB of memory left" in str(end.error)

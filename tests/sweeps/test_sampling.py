@@ -34,7 +34,7 @@ def test_a_logarithmic_range_is_uniform_in_the_logarithm():
 
 
 def test_whole_numbers_of_a_range_come_equally_often():
-    words = jobs("n=int(interval(1,4))", sampler="random", samples=4000)
+    words = jobs("n=int(interval(1,4))", sampler="random", samples=4000, max_jobs=4000)
     counts = [sum(word == [f"n={n}"] for word in words) for n in (1, 2, 3, 4)]
     assert sum(counts) == 4000
     assert all(abs(count - 1000) < 5 * math.sqrt(4000 * 3 / 16) for count in counts)
@@ -61,3 +61,11 @@ def test_too_many_jobs_are_refused_before_they_are_made_unless_they_are_meant():
     with pytest.raises(ConfigError, match=r"2,500 jobs \(50 x 50\).*--yes"):
         jobs_of(parsed, Sweeper())
     assert len(jobs_of(parsed, Sweeper(), many=True)) == 2500
+    with pytest.raises(ConfigError, match=r"1,200 jobs .*--yes"):
+        jobs("a=interval(0,1)", sampler="random", samples=1200)
+
+
+def test_what_is_drawn_stays_in_a_narrow_range():
+    values = [float(word[2:]) for (word,) in jobs("a=interval(0.9999,0.99999)", sampler="random", samples=50)]
+    assert len(set(values)) == 50
+    assert all(0.9999 <= value < 0.99999 for value in values)
