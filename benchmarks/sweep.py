@@ -122,7 +122,7 @@ def timed(folder: Path) -> dict[str, Any]:
 
 
 def killed(folder: Path, times: int = 10) -> dict[str, Any]:
-    words = ["-m", *JOB, "trainer.epochs=20", "optimizer=sgd,adamw", "seed=range(10)"]
+    words = ["-m", *JOB, "trainer.epochs=20", "optimizer=sgd,adamw", "seed=range(10)", "hydra.launcher.stack=false"]
     began = time.perf_counter()
     dlrun(folder, *words, "hydra.sweep.dir=undisturbed", check=True)
     whole = time.perf_counter() - began

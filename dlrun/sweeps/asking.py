@@ -72,7 +72,7 @@ def go_on(folder: Path, view: View) -> int:
     """Go on with the sweep in a folder, as it was asked for. Returns: the exit code."""
     asked = SweepRecord(folder).content
     if "words" not in asked:
-        raise UsageError(f"{folder} was not made by `dlrun train -m`; its runs can be resumed one by one.")
+        raise UsageError(f"{folder} was not made by `dlrun train -m`; the command that made it goes on with it.")
     if asked["cwd"] != str(Path.cwd()) and Path(asked["cwd"]).is_dir():
         folder = folder.absolute()
         os.chdir(asked["cwd"])  # paths in its words are meant from there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +50,12 @@ class Result:
         status: "completed" when no job is left to do, else "failed" or "interrupted".
         ended: status and summary of every job that has ended, now or before, by number.
         errors: what went wrong with a job, by number.
+        again: what to type to go on.
     """
 
     folder: Path
     jobs: list[Job]
+    again: str = "the same command again"
     status: str = "completed"
     ended: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
@@ -95,6 +98,8 @@ def run_sweep(
         jobs = placed(wanted, record, name)
         record.begin(asked, jobs)
         result = Result(record.folder, jobs)
+        if "words" in asked:
+            result.again = f"dlrun resume {os.path.relpath(record.folder)}"
         todo = [job for job in jobs if not _is_done(job, result)]
         if len(jobs) < len(wanted):
             view.say(f"{len(wanted) - len(jobs)} of the {len(wanted)} jobs are equal to others and run once.")

@@ -188,7 +188,7 @@ def summary_lines(result: Result) -> list[str]:
             lines.append(f"{status}: {job.composed.run_dir.name}: {result.errors.get(job.number) or _why(result, job)}")
     left = sum(job.number not in result.ended or result.ended[job.number][0] == "interrupted" for job in result.jobs)
     again = left or any(result.ended[job.number][0] == "failed" for job in result.jobs if job.number in result.ended)
-    lines += [f"go on    dlrun resume {folder}"] if again else []
+    lines += [f"go on    {result.again}"] if again else []
     return [*lines, f"compare  dlrun compare {folder}"]
 
 
