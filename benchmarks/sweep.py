@@ -122,17 +122,18 @@ def timed(folder: Path) -> dict[str, Any]:
 
 
 def killed(folder: Path, times: int = 10) -> dict[str, Any]:
-    words = ["-m", *JOB, "trainer.epochs=20", "optimizer=sgd,adamw", "seed=range(10)", "hydra.launcher.stack=false"]
-    began = time.perf_counter()
+    words = ["-m", *JOB, "trainer.epochs=60", "optimizer=sgd,adamw", "seed=range(10)", "hydra.launcher.stack=false"]
     dlrun(folder, *words, "hydra.sweep.dir=undisturbed", check=True)
-    whole = time.perf_counter() - began
     chance, repeated, hits = random.Random(0), 0, []
     for _ in range(times):
         known = finished(folder / "killed")
         command = [sys.executable, "-m", "dlrun", "train", *words, "hydra.sweep.dir=killed"]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True)
+        began = time.time()
+        while process.poll() is None and not _goes_on(folder / "killed", since=began):
+            time.sleep(0.05)
         try:
-            process.wait(timeout=chance.uniform(2.0, max(4.0, whole / 3)))
+            process.wait(timeout=chance.uniform(0.0, 4.0))
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -147,6 +148,11 @@ def killed(folder: Path, times: int = 10) -> dict[str, Any]:
     equal = table(folder / "killed") == table(folder / "undisturbed")
     print(f"killed {len(hits)} times, with {hits} of 20 jobs done; repeated {repeated}; tables equal: {equal}")
     return {"killed": len(hits), "done at each": hits, "jobs": 20, "repeated": repeated, "tables_equal": equal}
+
+
+def _goes_on(folder: Path, since: float) -> bool:
+    """Whether a job has recorded something since."""
+    return any(path.stat().st_mtime > since for path in folder.glob("*/metrics.jsonl"))
 
 
 def finished(folder: Path) -> dict[str, float]:

@@ -193,7 +193,10 @@ def _tell_of_the_dead(control: socket.socket) -> None:
 
 
 def _tell(control: socket.socket, *message: str | int) -> None:
-    control.sendall(json.dumps(message).encode() + b"\n")
+    try:
+        control.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        os._exit(0)  # nobody is there any more
 
 
 def _die_with(parent: int) -> None:
