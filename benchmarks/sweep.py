@@ -97,7 +97,8 @@ def trouble(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"seconds": round(seconds, 1), "completed": len(ends["none"])}
     assert all(job["status"] == "completed" for job in ends["none"]), ends["none"]
     for kind in TROUBLE:
-        result[kind] = {key: ends[kind][0].get(key) for key in ("status", "error")}
+        error = str(ends[kind][0].get("error", "")).partition(" (traceback")[0]
+        result[kind] = {"status": ends[kind][0]["status"], "error": error or None}
         print(kind, result[kind])
     print(f"{result['completed']} completed in {seconds:.1f} s")
     return result

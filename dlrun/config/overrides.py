@@ -68,7 +68,7 @@ def groups(loader: ConfigLoader) -> list[str]:
     """The groups of which something can be chosen."""
     known = _GROUPS.get(loader)
     if known is None:  # Hydra copies all it knows of its sources to answer
-        known = _GROUPS[loader] = [name for name in loader.list_groups("") if name not in ("hydra", *NOT_CHOICES)]
+        known = _GROUPS[loader] = [name for name in loader.list_groups("") if name not in NOT_CHOICES]
     return known
 
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 
-from dlrun import experiment
+from dlrun import experiment, session
 from dlrun.config.compose import Composed, compose
 from dlrun.runs.console import Console, Quiet
 from dlrun.stacked.train import CannotStackError, train_stack
@@ -34,7 +34,7 @@ def composed() -> Composed:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch):
     """Curves take longer than the rest together and have their own tests."""
-    monkeypatch.setattr(experiment, "drawing", lambda *arguments, **what: lambda: None)
+    monkeypatch.setattr(session, "drawing", lambda *arguments, **what: lambda: None)
 
 
 def variant(base: Composed, folder, **values):
