@@ -110,9 +110,7 @@ class JobComposer:
         key = tuple(head(item) if self._is_value(item) else str(item.input_line) for item in items)
         base = self._known.get(key)
         if base is None:
-            composed = self.loader.load_sweep_config(self.master, list(overrides))
-            HydraConfig.instance().set_config(composed)
-            config = plain(composed)
+            composed, config = self._composed(overrides)
             if key not in self._known:
                 self._known[key] = None if _refers(composed) else config
             return config
@@ -120,14 +118,15 @@ class JobComposer:
             if self._is_value(item):
                 changed = with_value(base, item)
                 if changed is None:
-                    return self._composed(overrides)
+                    return self._composed(overrides)[1]
                 base = changed
         return base
 
-    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
-        composed = self.loader.load_sweep_config(self.master, list(overrides))
+    def _composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """By Hydra: the configuration as it is composed, and resolved."""
+        composed: DictConfig = self.loader.load_sweep_config(self.master, list(overrides))
         HydraConfig.instance().set_config(composed)
-        return plain(composed)
+        return composed, plain(composed)
 
     def _parse(self, word: str) -> Override:
         if word not in self._parsed:

@@ -14,6 +14,7 @@ from dlrun.config.check import check
 from dlrun.config.compose import Composed, plain
 from dlrun.errors import DlrunError
 from dlrun.startup import loading
+from dlrun.sweeps.jobs import score
 
 
 class Jobs:
@@ -67,6 +68,5 @@ class Jobs:
         hydra = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
         overrides = list(map(str, node.overrides.task))
         run = train(Composed(values, dict(hydra), folder, overrides), Console())  # type: ignore[arg-type]
-        summary = run.read_json(run.summary)
-        best = (summary.get("best") or {}).get("metrics", {})
-        return exit_code(run), float(best.get(summary.get("monitor"), "nan"))
+        _, value, _ = score(run.read_json(run.summary))
+        return exit_code(run), float("nan") if value is None else value

@@ -104,3 +104,10 @@ class Apart:
 
 
 Event = Apart | Started | Progressed | Evaluated | Ended
+
+
+def score(summary: dict[str, Any]) -> tuple[str, float | None, bool]:
+    """The monitored metric at its best: name, value (None if there is none), and whether higher is better."""
+    name = str(summary.get("monitor", ""))
+    value = ((summary.get("best") or {}).get("metrics") or {}).get(name)
+    return name, float(value) if isinstance(value, int | float) else None, bool(summary.get("higher_is_better", True))

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlrun.config.compose import SWEEP_DIR, Composed, unresolved
 from dlrun.config.overrides import groups
 from dlrun.config.sweep import OWN, JobComposer, is_own, label_of, plugin_settings, subfolder
-from dlrun.sweeps.jobs import Job
+from dlrun.sweeps.jobs import Job, score
 from dlrun.sweeps.record import folder_for, sweep_id
 from dlrun.sweeps.running import Result, View, run_sweep
 from dlrun.sweeps.sampling import jobs_of
@@ -127,9 +127,7 @@ class Launcher(HydraLauncher):  # type: ignore[misc]
     @staticmethod
     def _return(job: Job, ended: tuple[str, dict[str, Any]]) -> JobReturn:
         """What a sweeper that optimizes wants to know: the monitored metric at its best."""
-        _, summary = ended
-        best = (summary.get("best") or {}).get("metrics", {})
-        value = best.get(summary.get("monitor"), float("nan"))
+        _, value, _ = score(ended[1])
         done = JobReturn(overrides=job.composed.overrides, status=JobStatus.COMPLETED)
-        done.return_value = value
+        done.return_value = float("nan") if value is None else value
         return done

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.runs.console import clock, number
-from dlrun.sweeps.jobs import Apart, Ended, Event, Job, Progressed, Started
+from dlrun.sweeps.jobs import Apart, Ended, Event, Job, Progressed, Started, score
 from dlrun.sweeps.running import GOOD, Result
 
 SHOWN = 5  # of the best jobs, at the end
@@ -161,13 +161,6 @@ class Live(Lines):
 def view() -> Lines:
     """As standard output can show it."""
     return Live() if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else Lines()
-
-
-def score(summary: dict[str, Any]) -> tuple[str, float | None, bool]:
-    """The monitored metric at its best: name, value (None if there is none), and whether higher is better."""
-    name = str(summary.get("monitor", ""))
-    value = ((summary.get("best") or {}).get("metrics") or {}).get(name)
-    return name, float(value) if isinstance(value, int | float) else None, bool(summary.get("higher_is_better", True))
 
 
 def summary_lines(result: Result) -> list[str]:
