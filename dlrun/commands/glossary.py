@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlrun.commands.verdicts import claims_table, columns, console, language, verdict_text
-from dlrun.commands.words import own_words, whole
+from dlrun.commands.words import config_folder, own_words, whole
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.glossary.claims import Verdict, counts
 from dlrun.glossary.words import SIGNS, WORDS
@@ -24,6 +24,7 @@ dlrun glossary run all [jobs=2]    all of them, and outputs/glossary/index.html
 
   dlrun glossary show "gradient clipping" lang=es
   dlrun glossary run adamw
+  dlrun glossary --config-dir mine run my_term      mine/glossary/my_term.yaml
 
 TERM is a name of the list, an alias or the Spanish word, with or without accents. lang=en|es; else what LANG says.
 Exit code 1 if a verdict is not the one that the entry records. Results: outputs/glossary/TERM/result.json, plot.png.
@@ -34,6 +35,7 @@ ACTIONS = ("list", "show", "run")
 
 def run(arguments: list[str]) -> int:
     """List, show or measure. Returns: the exit code. Raises: UsageError."""
+    arguments, config_dir = config_folder(arguments, "glossary")
     own, words = own_words(arguments, ("lang", "jobs"))
     option = next((word for word in words if word.startswith("-")), None)
     if option is not None:
@@ -53,7 +55,7 @@ def run(arguments: list[str]) -> int:
         )
     from dlrun.glossary.entry import find_entry, read_glossary
 
-    glossary = read_glossary()
+    glossary = read_glossary(config_dir)
     if action == "list":
         return _list(glossary, lang)
     if action == "run" and terms == ["all"]:

@@ -4,6 +4,7 @@ import shutil
 import sys
 import textwrap
 
+from dlrun.commands.words import config_folder
 from dlrun.config.catalog import Catalog, groups_text, keys_text
 from dlrun.config.choice import Choice
 from dlrun.errors import UsageError, did_you_mean, one_of
@@ -23,7 +24,8 @@ def run(arguments: list[str]) -> int:
 
     Raises: UsageError for an unknown group, choice or option.
     """
-    words, config_dir = _parse(arguments)
+    others, config_dir = config_folder(arguments, "list")
+    words = _words(others)
     catalog = Catalog(config_dir)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
     if not words:
@@ -42,24 +44,17 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The words (group, choice) and the folder of --config-dir. Raises: UsageError."""
+def _words(arguments: list[str]) -> list[str]:
+    """Group and choice. Raises: UsageError."""
     words: list[str] = []
-    config_dir: str | None = None
-    rest = iter(arguments)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option in {"--config-dir", "-cd"}:
-            config_dir = value if equals else next(rest, None)
-            if not config_dir:
-                raise UsageError("--config-dir needs a folder: dlrun list --config-dir FOLDER.")
-        elif word.startswith("-"):
-            raise UsageError(f"unknown option '{word}'.{did_you_mean(option, ['--config-dir', '--help'])}")
-        else:
-            words += [part for part in word.split("=", 1) if part]
+    for word in arguments:
+        if word.startswith("-"):
+            near = did_you_mean(word.partition("=")[0], ["--config-dir", "--help"])
+            raise UsageError(f"unknown option '{word}'.{near}")
+        words += [part for part in word.split("=", 1) if part]
     if len(words) > 2:
         raise UsageError(f"dlrun list takes a group and a choice, got {len(words)} words: {' '.join(words)}.")
-    return words, config_dir
+    return words
 
 
 def _known_group(catalog: Catalog, word: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.commands.verdicts import claims_table, columns, console, escaped, language, verdict_text
-from dlrun.commands.words import own_words, whole
+from dlrun.commands.words import config_folder, own_words, whole
 from dlrun.errors import DlrunError, UsageError, did_you_mean
 from dlrun.glossary.claims import counts, digits
 from dlrun.glossary.words import SIGNS
@@ -25,6 +25,7 @@ dlrun reproduce run ID [OPTIONS] [OVERRIDES]    train, measure, compare; a table
   dlrun reproduce run slides_optimizers seeds=5
   dlrun reproduce run notebook long=true        with the runs of 4,000 epochs
   dlrun reproduce run notebook epochs=10        a changed experiment: what is printed for 200 epochs is not tested
+  dlrun reproduce --config-dir mine run paper   mine/reproduce/paper.yaml
 
   seeds=N       of every arm, from 0; at least 2
   epochs=N      for trainer.epochs=N; that and other OVERRIDES, those of `dlrun train`, are for every run
@@ -40,6 +41,7 @@ ACTIONS = ("list", "run")
 
 def run(arguments: list[str]) -> int:
     """List or run. Returns: the exit code. Raises: UsageError."""
+    arguments, config_dir = config_folder(arguments, "reproduce")
     if not arguments or arguments[0] == "list":
         own, words = own_words(arguments[1:], ("lang",))
         if words:
@@ -47,7 +49,7 @@ def run(arguments: list[str]) -> int:
         lang = language(own.get("lang"))
         from dlrun.reproduction.entry import read_all
 
-        return _list(read_all(), lang)
+        return _list(read_all(config_dir), lang)
     action, *words = arguments
     if action not in ACTIONS:
         near = did_you_mean(action, ACTIONS) or f" To run one: dlrun reproduce run '{action}'."
@@ -59,7 +61,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError("dlrun reproduce run needs an ID; `dlrun reproduce list` shows them.")
     from dlrun.reproduction.entry import find, read_all
 
-    known = read_all()
+    known = read_all(config_dir)
     made = find(words[0], known)
     parts = [known[name] for name in made.parts] or [made]
     options = {name for part in parts for name in part.options}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlrun.commands.words import config_folder
 from dlrun.config.catalog import Catalog
 from dlrun.errors import UsageError
 
@@ -38,27 +39,12 @@ def HELP() -> str:  # noqa: N802 - what every command calls its help
 
 def run(arguments: list[str]) -> int:
     """Tune. Returns: the exit code."""
-    words, config_dir = _parse(arguments)
+    words, config_dir = config_folder(arguments, "tune tune=NAME")
+    option = next((word for word in words if word.startswith("-")), None)
+    if option in {"-m", "--multirun"}:
+        raise UsageError("dlrun tune has no -m: what is searched is in the tune file, as tune.space.")
+    if option is not None:
+        raise UsageError(f"unknown option '{option}' of dlrun tune: it has --config-dir; see `dlrun tune --help`.")
     from dlrun.tuning.sitting import tune  # Hydra and rich; Optuna comes when the words are known to be right
 
     return tune(words, config_dir)
-
-
-def _parse(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The overrides and the folder of --config-dir. Raises: UsageError."""
-    words: list[str] = []
-    config_dir: str | None = None
-    rest = iter(arguments)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option in {"--config-dir", "-cd"}:
-            config_dir = value if equals else next(rest, None)
-            if not config_dir:
-                raise UsageError("--config-dir needs a folder: dlrun tune --config-dir FOLDER tune=NAME.")
-        elif option in {"-m", "--multirun"}:
-            raise UsageError("dlrun tune has no -m: what is searched is in the tune file, as tune.space.")
-        elif word.startswith("-"):
-            raise UsageError(f"unknown option '{word}' of dlrun tune: it has --config-dir; see `dlrun tune --help`.")
-        else:
-            words.append(word)
-    return words, config_dir

@@ -1,4 +1,4 @@
-"""Reading `RUN key=value` arguments of the commands that work on a recorded run."""
+"""Reading the arguments of commands: runs, `key=value` words, the folder of --config-dir."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -78,6 +78,27 @@ def _one_of_its_own(key: str, known: Sequence[str]) -> str:
     """` Did you mean 'steps'?` if `key` is nearer to a key of the command than to those of runs, else nothing."""
     near = did_you_mean(key, known)
     return near if near == did_you_mean(key, [*known, *OF_RUNS]) else ""
+
+
+def config_folder(arguments: Sequence[str], command: str) -> tuple[list[str], str | None]:
+    """The arguments without --config-dir, and the folder that it names; None where it is not given.
+
+    Raises: UsageError if it is given without one, or twice.
+    """
+    others: list[str] = []
+    folder: str | None = None
+    rest = iter(arguments)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option not in {"--config-dir", "-cd"}:
+            others.append(word)
+            continue
+        if folder is not None:
+            raise UsageError("--config-dir is given twice; it takes one folder.")
+        folder = value if equals else next(rest, "")
+        if not folder:
+            raise UsageError(f"--config-dir needs a folder: dlrun {command} --config-dir FOLDER.")
+    return others, folder
 
 
 def whole(words: Mapping[str, str], key: str, least: int) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from dlrun.config import resolvers
 from dlrun.config.check import check
 from dlrun.config.explain import HYDRA_ERRORS, explain_value, translate
 from dlrun.config.identity import run_id
-from dlrun.config.location import CONF
+from dlrun.config.location import CONF, use_paths
 from dlrun.config.overrides import groups, is_choice, read, refuse_sweep
 from dlrun.config.places import placed, refuse_shadowed
 from dlrun.errors import ConfigError, UsageError
@@ -113,13 +112,6 @@ def open_hydra(config_path: str | None, config_dir: str | None) -> Hydra:
         search.prepend("dlrun", f"file://{CONF}", before_schema)
     use_paths([Path.cwd()])
     return Hydra.create_main_hydra2("dlrun", search)
-
-
-def use_paths(folders: Sequence[Path]) -> None:
-    """Let `_target_`s name modules in these folders, as `python -m` does for the current one."""
-    for path in folders:
-        if str(path) not in sys.path and path != Path(path.anchor):
-            sys.path.append(str(path))
 
 
 def settle(hydra: Hydra, parsed: Sequence[Override], config_name: str) -> tuple[DictConfig, list[str]]:

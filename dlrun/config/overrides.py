@@ -65,10 +65,11 @@ def parse(word: str, loader: ConfigLoader) -> Override:
 
 
 def groups(loader: ConfigLoader) -> list[str]:
-    """The groups of which something can be chosen."""
+    """The groups of which a run can choose something."""
     known = _GROUPS.get(loader)
     if known is None:  # Hydra copies all it knows of its sources to answer
-        known = _GROUPS[loader] = [name for name in loader.list_groups("") if name not in NOT_CHOICES]
+        others = (*NOT_CHOICES, *OWN_COMMAND)
+        known = _GROUPS[loader] = [name for name in loader.list_groups("") if name not in others]
     return known
 
 

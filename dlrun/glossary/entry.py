@@ -10,12 +10,10 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from dlrun.config.location import CONF
+from dlrun.config.location import config_dir_of, files_of
 from dlrun.errors import ConfigError, UsageError, did_you_mean
 from dlrun.glossary.claims import Claim, Condition, Verdict, condition, placeholders
 from dlrun.glossary.reading import LANGUAGES, Both, Node
-
-FOLDER = CONF / "glossary"
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ class Entry:
 
     Attributes:
         name: the file's stem, by which other entries refer to it.
+        config_dir: the user's own folder that the file is in, and its runs may choose from; None: dlrun's own entry.
         line: what it is, in one line.
         formula: in Unicode, so that it can be read in a terminal.
         words: what to type to have it, each with what it does.
@@ -57,6 +56,7 @@ class Entry:
     """
 
     name: str
+    config_dir: str | None
     term: str
     aliases: Sequence[str]
     line: Both
@@ -80,7 +80,7 @@ def read_entry(path: Path) -> Entry:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}.") from None
-    top = Node(where, content, Entry.__dataclass_fields__.keys() - {"name"})
+    top = Node(where, content, Entry.__dataclass_fields__.keys() - {"name", "config_dir"})
     claims = [read_claim(Node(f"{where}, claims[{i}]", node, CLAIM)) for i, node in enumerate(top.items("claims"))]
     ids = [claim.id for claim in claims]
     if len(set(ids)) < len(ids):
@@ -91,6 +91,7 @@ def read_entry(path: Path) -> Entry:
     ]
     return Entry(
         name=path.stem,
+        config_dir=config_dir_of(path),
         term=top.text("term"),
         aliases=top.texts("aliases"),
         line=top.both("line"),
@@ -144,9 +145,15 @@ def _trainings(top: Node, where: str) -> Trainings | None:
     return Trainings(node.texts("common"), {name: arms.texts(name) for name in arms.content}, node.whole("seeds", 1))
 
 
-def read_glossary(folder: Path = FOLDER) -> dict[str, Entry]:
-    """All entries by name, in the order of their terms. Raises: ConfigError."""
-    entries = [read_entry(path) for path in sorted(folder.glob("*.yaml"))]
+def read_glossary(config_dir: str | None = None) -> dict[str, Entry]:
+    """All entries by name, in the order of their terms.
+
+    Args:
+        config_dir: a folder with more of them in its `glossary`.
+
+    Raises: ConfigError; UsageError if there is no such folder.
+    """
+    entries = [read_entry(path) for path in files_of("glossary", config_dir)]
     by_name = {entry.name: entry for entry in sorted(entries, key=lambda entry: plain(entry.term))}
     for entry in entries:
         for name in entry.related:

@@ -66,18 +66,22 @@ def numbers_and_figure(entry: Entry, runs_folder: Path) -> Measured:
             torch.manual_seed(0)
             if entry.runs is None:
                 return _checked(function(), entry)
-            return _checked(function(runs=train_arms(entry.runs, runs_folder)), entry)
+            return _checked(function(runs=train_arms(entry.runs, runs_folder, entry.config_dir)), entry)
     finally:
         torch.set_num_threads(threads)
 
 
-def train_arms(trainings: Trainings, folder: Path) -> Arms:
+def train_arms(trainings: Trainings, folder: Path, config_dir: str | None = None) -> Arms:
     """Train every arm with every seed, one after the other, each into a run directory of its own."""
     shutil.rmtree(folder, ignore_errors=True)
     fixed = ["trainer.device=cpu", "trainer.threads=1", *trainings.common]
     return {
         name: [
-            train([*fixed, *words, f"seed={seed}", f"hydra.run.dir={folder / f'{name}-{seed}'}"], quiet=True)
+            train(
+                [*fixed, *words, f"seed={seed}", f"hydra.run.dir={folder / f'{name}-{seed}'}"],
+                config_dir=config_dir,
+                quiet=True,
+            )
             for seed in range(trainings.seeds)
         ]
         for name, words in trainings.arms.items()

@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from dlrun.config.location import CONF
+from dlrun.config.location import config_dir_of, files_of
 from dlrun.errors import ConfigError, UsageError, did_you_mean
 from dlrun.glossary.claims import Claim
 from dlrun.glossary.entry import CLAIM, plain, read_claim
 from dlrun.glossary.reading import Both, Node
 
-FOLDER = CONF / "reproduce"
 FULL = "full"  # what a claim needs that is judged only of the runs as they are recorded
 
 
@@ -66,6 +65,7 @@ class Reproduction:
 
     Attributes:
         name: the file's stem.
+        config_dir: the user's own folder that the file is in, and its runs may choose from; None: dlrun's own.
         hardware: what the minutes were taken on.
         notes: what a reader of the source would miss.
         parts: names of the reproductions that make this one up; it has then nothing else.
@@ -75,6 +75,7 @@ class Reproduction:
     """
 
     name: str
+    config_dir: str | None
     title: Both
     source: str
     hardware: str
@@ -99,7 +100,7 @@ class Reproduction:
         return {name: [*self.runs.common, *words] for name, words in arms.items()}
 
 
-KEYS = Reproduction.__dataclass_fields__.keys() - {"name", "needs"}
+KEYS = Reproduction.__dataclass_fields__.keys() - {"name", "config_dir", "needs"}
 
 
 def read_reproduction(path: Path) -> Reproduction:
@@ -122,6 +123,7 @@ def read_reproduction(path: Path) -> Reproduction:
         raise ConfigError(f"{where}: the ids of the claims must differ, got {', '.join(ids)}.")
     made = Reproduction(
         name=path.stem,
+        config_dir=config_dir_of(path),
         title=top.both("title"),
         source=top.text("source"),
         hardware=top.text("hardware"),
@@ -201,9 +203,15 @@ def _both(where: str, content: Any) -> Both:
     return Node(f"{where}, notes", {"note": content}, ["note"]).both("note")
 
 
-def read_all(folder: Path = FOLDER) -> dict[str, Reproduction]:
-    """All by name; those with parts before their parts. Raises: ConfigError."""
-    read = [read_reproduction(path) for path in sorted(folder.glob("*.yaml"))]
+def read_all(config_dir: str | None = None) -> dict[str, Reproduction]:
+    """All by name; those with parts before their parts.
+
+    Args:
+        config_dir: a folder with more of them in its `reproduce`.
+
+    Raises: ConfigError; UsageError if there is no such folder.
+    """
+    read = [read_reproduction(path) for path in files_of("reproduce", config_dir)]
     known = {made.name: made for made in read}
     for made in read:
         for part in made.parts:

@@ -67,7 +67,9 @@ def jobs_of(made: Reproduction, budget: Budget) -> list[Job]:
         for arm, words in made.arms(budget.options).items()
         for seed in seeds
     ]
-    return [Job(number, compose(words), label) for number, (label, words) in enumerate(wanted)]
+    return [
+        Job(number, compose(words, config_dir=made.config_dir), label) for number, (label, words) in enumerate(wanted)
+    ]
 
 
 def last_of_each_key(words: Sequence[str]) -> list[str]:

@@ -100,7 +100,7 @@ def run_sweep(
         result = Result(record.folder, jobs)
         if "words" in asked:
             result.again = f"dlrun resume {os.path.relpath(record.folder)}"
-        todo = [job for job in jobs if not _is_done(job, result)]
+        todo = unfinished(jobs, result)
         if len(jobs) < len(wanted):
             view.say(f"{len(wanted) - len(jobs)} of the {len(wanted)} jobs are equal to others and run once.")
         leases = Leases([job.composed.config for job in todo], settings.jobs, settings.per_device)
@@ -156,14 +156,21 @@ def _refuse_taken(job: Job, record: SweepRecord) -> None:
         raise UsageError(f"{job.run} holds another run; choose another hydra.sweep.dir.")
 
 
-def _is_done(job: Job, result: Result) -> bool:
-    status = job.status
-    if status in DONE:
-        result.ended[job.number] = status, job.run.read_json(job.run.summary)
-    elif not job.run.config.exists():  # of a job that failed before it became a run
-        for path in (job.run.summary, job.run.traceback, job.run.path / OUTPUT):
-            path.unlink(missing_ok=True)
-    return status in DONE
+def unfinished(jobs: Sequence[Job], result: Result) -> list[Job]:
+    """The jobs that are to be done; of the others, what they came to is put into `result`.
+
+    What one left that failed before it became a run is removed, for it is done from the beginning.
+    """
+    todo = []
+    for job in jobs:
+        if job.status in DONE:
+            result.ended[job.number] = job.status, job.run.read_json(job.run.summary)
+            continue
+        todo.append(job)
+        if not job.run.config.exists():
+            for path in (job.run.summary, job.run.traceback, job.run.path / OUTPUT):
+                path.unlink(missing_ok=True)
+    return todo
 
 
 def _do(pool: Pool, todo: Sequence[Job], settings: Launcher, record: SweepRecord, result: Result, view: View) -> None:

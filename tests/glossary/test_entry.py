@@ -78,9 +78,23 @@ def test_two_claims_of_one_id_and_an_unreadable_file_are_refused(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"glossary/bad.yaml cannot be read"):
         read_entry(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").unlink()
-    read({**GOOD, "related": ["trem"]}, tmp_path)
+
+
+def test_entries_of_ones_own_are_read_beside_dlruns(tmp_path: Path):
+    own = tmp_path / "glossary"
+    own.mkdir()
+    read({**GOOD, "related": ["adam"]}, own)
+    both = read_glossary(str(tmp_path))
+    assert set(both) == {*read_glossary(), "term"}
+    assert (both["term"].config_dir, both["adam"].config_dir) == (str(tmp_path.resolve()), None)
+    read({**GOOD, "related": ["trem"]}, own)
     with pytest.raises(ConfigError, match=r"related names no entry 'trem'. Did you mean 'term'"):
-        read_glossary(tmp_path)
+        read_glossary(str(tmp_path))
+    (own / "term.yaml").rename(own / "adam.yaml")
+    with pytest.raises(ConfigError, match=r"dlrun has glossary/adam.yaml itself; call yours otherwise"):
+        read_glossary(str(tmp_path))
+    with pytest.raises(UsageError, match=r"--config-dir nowhere: there is no such folder"):
+        read_glossary("nowhere")
 
 
 @pytest.mark.parametrize(

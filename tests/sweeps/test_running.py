@@ -9,7 +9,7 @@ from dlrun.config.compose import Composed
 from dlrun.errors import UsageError
 from dlrun.sweeps.jobs import Job
 from dlrun.sweeps.record import SweepRecord
-from dlrun.sweeps.running import Result, _is_done, placed
+from dlrun.sweeps.running import Result, placed, unfinished
 
 
 def job(seed: int) -> Job:
@@ -35,7 +35,7 @@ def test_jobs_keep_their_folders_wherever_in_the_sweeps_they_are(tmp_path: Path)
     more = placed([job(5), job(4), job(3)], again, lambda one: f"s{one.id}/run")
     assert [one.number for one in more] == [2, 1, 0]
     assert more[2].composed.run_dir == jobs[0].composed.run_dir
-    assert [_is_done(one, Result(tmp_path, more)) for one in more] == [False, False, True]
+    assert unfinished(more, Result(tmp_path, more)) == more[:2]
 
 
 def test_what_is_no_run_in_a_jobs_folder_stays_but_for_the_traces_of_a_failure(tmp_path: Path):
@@ -43,7 +43,7 @@ def test_what_is_no_run_in_a_jobs_folder_stays_but_for_the_traces_of_a_failure(t
     for name in ("precious.txt", "summary.json", "traceback.txt"):
         (tmp_path / "0" / name).write_text('{"status": "failed"}')
     (one,) = placed([job(0)], SweepRecord(tmp_path), lambda one: str(one.number))
-    assert not _is_done(one, Result(tmp_path, [one]))
+    assert unfinished([one], Result(tmp_path, [one])) == [one]
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["precious.txt"]
 
 
