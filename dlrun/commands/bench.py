@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.commands.figures import bytes_text, count_text, figure, table
+from dlrun.commands.offers import DEVICES, options
 from dlrun.commands.words import own_words
 from dlrun.config.check import device_problem
 from dlrun.errors import UsageError, did_you_mean
@@ -27,7 +28,8 @@ Memory, matrix products by number format, the cost of a call, transfers to a GPU
 JPEG, and dlrun's own training steps by number of threads. Nothing else should run meanwhile.
 """
 
-OPTIONS = ("device", "json")
+FLAGS = ("--quick",)
+OPTIONS = {"device": DEVICES, "json": ()}
 
 
 def run(arguments: list[str]) -> int:
@@ -58,6 +60,11 @@ def run(arguments: list[str]) -> int:
         write_json(Path(file), figures.to_dict())
     show(figures, console)
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from options(OPTIONS, current)
 
 
 def show(f: Figures, out: Console) -> None:

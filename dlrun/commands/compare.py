@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlrun.commands.offers import runs
 from dlrun.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,21 +40,21 @@ dlrun compare [RUN|DIR|SWEEP|GLOB…] [OPTIONS]
 """
 
 LIMIT = 40
-VALUED = (
-    "--metric",
-    "--by",
-    "--group-by",
-    "--where",
-    "--columns",
-    "--limit",
-    "--format",
-    "--versus",
-    "--plot-by",
-    "--plot-x",
-)
-FLAGS = ("--mcnemar",)
 PICTURES = (".png", ".pdf", ".svg")
 X = ("epoch", "step", "time")
+VALUED: dict[str, Sequence[str]] = {  # with values that may be typed
+    "--metric": ("accuracy", "loss"),
+    "--by": ("seconds", "parameters"),
+    "--group-by": ("none",),
+    "--where": (),
+    "--columns": (),
+    "--limit": ("0",),
+    "--format": ("table", "markdown", "csv", "json", "latex"),
+    "--versus": ("1", "1,2"),
+    "--plot-by": (),
+    "--plot-x": X,
+}
+FLAGS = (*VALUED, "--mcnemar", "--plot")
 
 
 @dataclass
@@ -101,6 +103,12 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    offered = VALUED.get(typed[-1]) if typed else None
+    yield from offered or runs(current)
+
+
 def parse(arguments: list[str]) -> Words:
     """Runs and options; `--by=x` and `--by x` are the same.
 
@@ -117,7 +125,7 @@ def parse(arguments: list[str]) -> Words:
             if not equals and rest and rest[0].endswith(PICTURES):
                 value = rest.pop(0)
             words.plot = _picture(value or "compare.png")
-        elif option in FLAGS and not equals:
+        elif option == "--mcnemar" and not equals:
             words.mcnemar = True
         elif option in VALUED:
             if not equals:
@@ -126,7 +134,7 @@ def parse(arguments: list[str]) -> Words:
                 value = rest.pop(0)
             _take(words, option, value)
         else:
-            near = did_you_mean(option, [*VALUED, *FLAGS, "--plot", "--help"])
+            near = did_you_mean(option, [*FLAGS, "--help"])
             raise UsageError(f"unknown option '{option}' of dlrun compare; see `dlrun compare --help`.{near}")
     if words.plot is None and (asked := next((one for one in ("--plot-by", "--plot-x") if one in words.values), None)):
         raise UsageError(f"{asked} says how --plot draws; add --plot, or --plot FILE.png.")

@@ -1,8 +1,9 @@
 """dlrun evaluate: loss and metrics of a recorded run, or of several together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dlrun.commands.offers import DEVICES, options, positional, runs
 from dlrun.commands.words import real, take_runs, whole
 from dlrun.errors import UsageError
 from dlrun.runs.directory import RunDirectory
@@ -27,16 +28,18 @@ split is train, val or test; checkpoint is best (of the validations), last or sn
 kept in its evaluation.json, and a classification's pictures in plots/confusion.png and plots/reliability.png.
 """
 
+OPTIONS = {
+    "split": ("train", "val", "test"),
+    "checkpoint": ("best", "last", "snapshots"),
+    "temperature": ("fit",),
+    "mc_dropout": ("20",),
+    "device": DEVICES,
+}
+
 
 def run(arguments: list[str]) -> int:
     """Evaluate runs and print their metrics. Returns: the exit code."""
-    known = {
-        "split": ("train", "val", "test"),
-        "checkpoint": ("best", "last", "snapshots"),
-        "temperature": None,
-        "mc_dropout": None,
-        "device": None,
-    }
+    known = {**dict.fromkeys(OPTIONS), **{key: OPTIONS[key] for key in ("split", "checkpoint")}}
     runs, words = take_runs(arguments, "evaluate", known)
     twice = [str(one) for i, one in enumerate(runs) if one.path in [other.path for other in runs[:i]]]
     if twice:
@@ -58,6 +61,11 @@ def run(arguments: list[str]) -> int:
         except OSError as error:
             print(f"not kept: {runs[0]} cannot be written ({error.strerror or error})")
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from options(OPTIONS, current) if positional(typed) else runs(current)
 
 
 def show(result: "Evaluation", runs: Sequence[RunDirectory], which: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlrun.commands.offers import folder_typed, options, positional
 from dlrun.commands.verdicts import claims_table, columns, console, language, verdict_text
 from dlrun.commands.words import config_folder, own_words, whole
 from dlrun.errors import UsageError, did_you_mean
@@ -31,12 +32,14 @@ Exit code 1 if a verdict is not the one that the entry records. Results: outputs
 """
 
 ACTIONS = ("list", "show", "run")
+FLAGS = ("--config-dir",)
+OPTIONS = {"lang": ("en", "es"), "jobs": ("2",)}
 
 
 def run(arguments: list[str]) -> int:
     """List, show or measure. Returns: the exit code. Raises: UsageError."""
     arguments, config_dir = config_folder(arguments, "glossary")
-    own, words = own_words(arguments, ("lang", "jobs"))
+    own, words = own_words(arguments, OPTIONS)
     option = next((word for word in words if word.startswith("-")), None)
     if option is not None:
         raise UsageError(f"unknown option '{option}' of dlrun glossary; see `dlrun glossary --help`.")
@@ -62,6 +65,22 @@ def run(arguments: list[str]) -> int:
         return _run(list(glossary.values()), glossary, lang, jobs or 2)
     entry = find_entry(" ".join(terms), glossary)
     return _show(entry, lang) if action == "show" else _run([entry], glossary, lang, 1)
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    words = [word for word in positional(typed) if "=" not in word]
+    if "=" in current:
+        yield from options(OPTIONS, current)
+    elif not words:
+        yield from ACTIONS
+    elif len(words) == 1 and words[0] in ("show", "run"):
+        from dlrun.config.location import files_of
+
+        yield from ["all"] if words[0] == "run" else []
+        yield from (path.stem for path in files_of("glossary", folder_typed(typed)))
+    else:
+        yield from options(OPTIONS, current)
 
 
 def _list(glossary: Mapping[str, Entry], lang: str) -> int:

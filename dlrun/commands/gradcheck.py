@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dlrun.commands.offers import options, overrides
 from dlrun.commands.words import own_words, real, whole
 from dlrun.errors import UsageError
 from dlrun.startup import loading
@@ -29,13 +30,16 @@ relative error of each tensor. Exit code 1 if one is above the tolerance.
   norm=eval|train    batch norm by its running statistics, or by the batch
 """
 
+FLAGS = ("--config-dir",)
+OPTIONS = {"coordinates": ("5",), "epsilon": ("1e-5",), "tolerance": ("1e-6",), "norm": ("eval", "train")}
+
 
 def run(arguments: list[str]) -> int:
     """Check and print. Returns: the exit code."""
     from dlrun.commands.train import parse_arguments
     from dlrun.config.compose import compose
 
-    own, others = own_words(arguments, ("coordinates", "epsilon", "tolerance", "norm"))
+    own, others = own_words(arguments, OPTIONS)
     coordinates = whole(own, "coordinates", 1) or 5
     epsilon, tolerance = real(own, "epsilon", zero=False), real(own, "tolerance", zero=False)
     norm = own.get("norm", "eval")
@@ -58,6 +62,13 @@ def run(arguments: list[str]) -> int:
     limit = tolerance or TOLERANCE
     show(found, limit, norm)
     return int(not all(item.passes(limit) for item in found))
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from overrides(typed, current)
+    if "." not in current:
+        yield from options(OPTIONS, current)
 
 
 def show(found: Sequence[Checked], tolerance: float, norm: str) -> None:

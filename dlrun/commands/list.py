@@ -3,7 +3,9 @@
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator, Sequence
 
+from dlrun.commands.offers import folder_typed, positional
 from dlrun.commands.words import config_folder
 from dlrun.config.catalog import Catalog, groups_text, keys_text
 from dlrun.config.choice import Choice
@@ -17,6 +19,8 @@ dlrun list --config-dir mine model    your own choices too
 dlrun list [--config-dir FOLDER] [GROUP [CHOICE]]"""
 
 UNLIMITED = 10_000  # characters; a line per choice for grep and other programs
+
+FLAGS = ("--config-dir",)
 
 
 def run(arguments: list[str]) -> int:
@@ -42,6 +46,15 @@ def run(arguments: list[str]) -> int:
     else:
         print(_table(catalog, group, choices, width))
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    catalog, words = Catalog(folder_typed(typed)), positional(typed)
+    if not words:
+        yield from catalog.groups
+    elif len(words) == 1:
+        yield from (choice.name for choice in catalog.choices(words[0]))
 
 
 def _words(arguments: list[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlrun.commands.offers import CONFIG_FLAGS, overrides
 from dlrun.errors import UsageError
 from dlrun.startup import loading
 
@@ -20,6 +22,7 @@ Shows the configuration, the data's splits, every layer with its shape and param
 learning rate, the optimizer's parameter groups, and the memory a step takes. The words are those of `dlrun train`.
 """
 
+FLAGS = CONFIG_FLAGS
 ROWS, COLUMNS = 8, 60
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -40,6 +43,11 @@ def run(arguments: list[str]) -> int:
 
     show(plan(composed.config))
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from overrides(typed, current)
 
 
 def show(found: Plan) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dlrun.commands.offers import DEVICES, options, positional, runs
 from dlrun.commands.words import real, take_run, whole
 from dlrun.errors import UsageError
 from dlrun.startup import loading
@@ -34,6 +35,16 @@ own units; translations and texts as they are. Rows of CSV files are matched by 
 data were. temperature=0 always takes the likeliest token.
 """
 
+OPTIONS = {
+    "checkpoint": ("best", "last"),
+    "output": (),
+    "device": DEVICES,
+    "tokens": (),
+    "temperature": (),
+    "top_k": (),
+    "seed": (),
+    "attention": (),
+}
 SETTING = re.compile(r"[a-z_]+=")
 OPTION = re.compile(r"--?[A-Za-z]\S*")
 GENERATING = ("tokens", "temperature", "top_k", "seed")
@@ -47,8 +58,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             "dlrun predict needs a RUN and at least one INPUT: an image, a folder of images, a CSV file or a text."
         )
-    known = {"checkpoint": ("best", "last"), "output": None, "device": None, "attention": None}
-    directory, words = take_run([*given[:1], *settings], "predict", {**known, **dict.fromkeys(GENERATING)})
+    known = {**dict.fromkeys(OPTIONS), "checkpoint": OPTIONS["checkpoint"]}
+    directory, words = take_run([*given[:1], *settings], "predict", known)
     for key in ("output", "attention"):
         if key in words and not Path(words[key]).absolute().parent.is_dir():
             raise UsageError(f"{key}={words[key]}: there is no folder {Path(words[key]).parent}; make it first.")
@@ -71,6 +82,14 @@ def run(arguments: list[str]) -> int:
     else:
         tabulate(predictor, given[1:], output, directory.read_config()["data"])
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    if not positional(typed):
+        yield from runs(current)
+    elif current:  # at an empty word the shell offers files
+        yield from options(OPTIONS, current)
 
 
 def refuse_foreign(words: Mapping[str, str], spec: "DataSpec") -> None:

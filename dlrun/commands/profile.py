@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.commands.figures import bytes_text, count_text, table
+from dlrun.commands.offers import CONFIG_FLAGS, options, overrides
 from dlrun.commands.words import own_words, whole
 from dlrun.errors import UsageError
 
@@ -32,7 +33,8 @@ profile.json beside it holds all numbers.
   out=FOLDER    for trace.json and profile.json; default outputs/profiles/<time>_<name>
 """
 
-OPTIONS = ("steps", "out")
+FLAGS = CONFIG_FLAGS
+OPTIONS = {"steps": ("50",), "out": ()}
 ROWS = 12  # of the table of operators
 
 
@@ -64,6 +66,13 @@ def run(arguments: list[str]) -> int:
     write_json(folder / "profile.json", found.to_dict())
     show(found)
     return 0
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from overrides(typed, current)
+    if "." not in current:
+        yield from options(OPTIONS, current)
 
 
 def refuse_file(out: str | None) -> None:

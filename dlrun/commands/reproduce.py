@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlrun.commands.offers import folder_typed, options, overrides, positional
 from dlrun.commands.verdicts import claims_table, columns, console, escaped, language, verdict_text
 from dlrun.commands.words import config_folder, own_words, whole
 from dlrun.errors import DlrunError, UsageError, did_you_mean
@@ -37,6 +38,8 @@ no other file), result.json, plot.png, runs/. Exit code 1 if a verdict is not th
 """
 
 ACTIONS = ("list", "run")
+FLAGS = ("--config-dir",)
+OPTIONS = {"seeds": ("5",), "epochs": ("10",), "jobs": ("2",), "lang": ("en", "es")}
 
 
 def run(arguments: list[str]) -> int:
@@ -64,18 +67,36 @@ def run(arguments: list[str]) -> int:
     known = read_all(config_dir)
     made = find(words[0], known)
     parts = [known[name] for name in made.parts] or [made]
-    options = {name for part in parts for name in part.options}
-    own, others = own_words(words[1:], ("seeds", "epochs", "jobs", "lang", *options))
+    more = {name for part in parts for name in part.options}
+    own, others = own_words(words[1:], (*OPTIONS, *more))
     stray = next((word for word in others if "=" not in word and not word.startswith("~")), None)
     if stray is not None:
         raise UsageError(f"dlrun reproduce run takes one ID and KEY=VALUE, got '{stray}' after '{words[0]}'.")
     epochs = whole(own, "epochs", 1)
     others += [f"trainer.epochs={epochs}"] if epochs else []
     lang, seeds, jobs = language(own.get("lang")), whole(own, "seeds", 2), whole(own, "jobs", 1)
-    wanted = [name for name in options if name in own and _truth(name, own[name])]
+    wanted = [name for name in more if name in own and _truth(name, own[name])]
     if others and not any(part.runs for part in parts):
         raise UsageError(f"{made.name} trains no runs, so it takes no '{others[0]}'.")
     return _run(made, parts, lambda part: _budget(part, seeds, others, wanted, jobs), lang)
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    words = [word for word in positional(typed) if "=" not in word]
+    if not words:
+        yield from ACTIONS
+    elif len(words) == 1 and words[0] == "run":
+        from dlrun.config.location import files_of
+
+        yield from (path.stem for path in files_of("reproduce", folder_typed(typed)))
+    elif words[0] == "run":
+        from dlrun.reproduction.entry import read_all
+
+        known = read_all(folder_typed(typed))
+        own = known[words[1]].options if words[1] in known else {}
+        yield from options(OPTIONS | dict.fromkeys(own, ("true", "false")), current)
+        yield from overrides(typed, current)
 
 
 def _truth(name: str, text: str) -> bool:

@@ -1,7 +1,9 @@
 """dlrun resume: go on with a run that was interrupted, killed or failed, with a sweep or a search."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dlrun.commands.offers import positional, runs
 from dlrun.commands.words import take_run
 from dlrun.report.painter import at_hand
 from dlrun.startup import loading
@@ -41,3 +43,9 @@ def run(arguments: list[str]) -> int:
         from dlrun.runs.console import Console
 
         return exit_code(resume(directory, Console()))
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    if not positional(typed):
+        yield from runs(current)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+from collections.abc import Iterator, Sequence
 
+from dlrun.commands.offers import CONFIG_FLAGS, overrides
 from dlrun.config.catalog import Catalog, groups_text
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.report.painter import at_hand
@@ -38,6 +40,13 @@ A choice is GROUP=NAME, a value KEY=VALUE; `dlrun list GROUP` shows the choices 
   --hydra-help         Hydra's own help
 """
 
+FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--info", *CONFIG_FLAGS, "--hydra-help")
+FLAG_VALUES = {
+    "--cfg": ("job", "hydra", "all"),
+    "-c": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+
 
 def HELP() -> str:  # noqa: N802 - what every command calls its help
     """The examples, and every group with its choices."""
@@ -63,6 +72,11 @@ def run(arguments: list[str]) -> int:
         from dlrun.runs.console import Console
 
         return exit_code(train(composed, Console()))
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from FLAG_VALUES.get(typed[-1] if typed else "") or overrides(typed, current)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

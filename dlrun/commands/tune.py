@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from dlrun.commands.offers import options, overrides
 from dlrun.commands.words import config_folder
 from dlrun.config.catalog import Catalog
 from dlrun.errors import UsageError
@@ -30,6 +33,19 @@ says what a tune file may hold.
   tune.seeds          how often the winner is trained and tested; 0: not at all
 """
 
+FLAGS = ("--config-dir",)
+OPTIONS = {
+    "tune.sampler": ("tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2"),
+    "tune.pruner": ("median", "hyperband", "asha", "patient", "none"),
+    "tune.budget.trials": ("50",),
+    "tune.budget.time": ("30m",),
+    "tune.budget.device_hours": ("2",),
+    "tune.objectives": ("[val/accuracy,seconds]",),
+    "tune.storage": ("journal",),
+    "tune.seeds": ("5",),
+    "tune.jobs": ("2",),
+}
+
 
 def HELP() -> str:  # noqa: N802 - what every command calls its help
     """The examples, and every tune file."""
@@ -48,3 +64,8 @@ def run(arguments: list[str]) -> int:
     from dlrun.tuning.sitting import tune  # Hydra and rich; Optuna comes when the words are known to be right
 
     return tune(words, config_dir)
+
+
+def offer(typed: Sequence[str], current: str) -> Iterator[str]:
+    """What may come next, at a tab."""
+    yield from options(OPTIONS, current) if current.startswith("tune.") else overrides(typed, current)

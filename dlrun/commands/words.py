@@ -1,7 +1,7 @@
 """Reading the arguments of commands: runs, `key=value` words, the folder of --config-dir."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from dlrun.config.check import OPTIONAL, PLAIN, REQUIRED, device_problem
@@ -54,7 +54,7 @@ def take_runs(
     return [find_run(name) for name in names], words
 
 
-def own_words(arguments: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def own_words(arguments: Sequence[str], known: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """The `key=value` words of the command's own among its arguments, and the others, which are the run's.
 
     Raises: UsageError for one that is given twice, and for a key that no run has and is nearly one of them.
@@ -74,7 +74,7 @@ def own_words(arguments: Sequence[str], known: Sequence[str]) -> tuple[dict[str,
     return own, others
 
 
-def _one_of_its_own(key: str, known: Sequence[str]) -> str:
+def _one_of_its_own(key: str, known: Collection[str]) -> str:
     """` Did you mean 'steps'?` if `key` is nearer to a key of the command than to those of runs, else nothing."""
     near = did_you_mean(key, known)
     return near if near == did_you_mean(key, [*known, *OF_RUNS]) else ""
