@@ -16,6 +16,7 @@ from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError, did_you_mean
 
 CLASSES = (Task.CLASSIFICATION,)
+Way = Literal["stratified", "random", "coin_flips"]
 BYTES_AT_ONCE = 1 << 17  # of images; eight times as many as float64
 SMALLEST_STD = 1e-6  # of a channel's numbers from 0 to 1; what is below comes from rounding
 
@@ -26,6 +27,7 @@ def complete(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     val_from: Literal["train", "test"] = "train",
+    split: Way = "stratified",
     split_seed: int = 0,
     folds: int | None = None,
     fold: int = 0,
@@ -45,20 +47,20 @@ def complete(
     if len(train) < 3:
         raise DataError(f"data={spec.name} has {len(train)} training examples; at least 3 are needed for its splits.")
     if test is None:
-        train, test = carve(train, spec, test_fraction, generator)
+        train, test = carve(train, spec, test_fraction, generator, split)
     if val_from == "test":
         if folds is not None or val is not None:
             why = "brings its own validation split" if val is not None else f"is cut into data.folds={folds}"
             raise ConfigError(f"data.val_from=test: data={spec.name} {why}; set data.val_from=train.")
-        test, val = carve(test, spec, val_fraction, generator)
+        test, val = carve(test, spec, val_fraction, generator, split)
     if folds is not None:
         if val is not None:
             raise ConfigError(
                 f"data.folds={folds}: data={spec.name} brings its own validation split; set data.folds=null."
             )
-        train, val = cross_validation(train, spec, folds, fold, generator)
+        train, val = cross_validation(train, spec, folds, fold, generator, split)
     elif val is None:
-        train, val = carve(train, spec, val_fraction, generator)
+        train, val = carve(train, spec, val_fraction, generator, split)
     if imbalance is not None:
         train = train.subset(unbalanced(train, spec, imbalance, generator))
     if limit is not None:
@@ -88,20 +90,37 @@ def reconstruction(spec: DataSpec) -> DataSpec:
     )
 
 
-def carve(examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator) -> tuple[Examples, Examples]:
-    """Split off a share of the examples, stratified by class. Returns: the rest, the share."""
+def carve(
+    examples: Examples, spec: DataSpec, fraction: float, generator: torch.Generator, split: Way = "stratified"
+) -> tuple[Examples, Examples]:
+    """Split off a share of the examples. Returns: the rest, the share.
+
+    Raises: DataError if coin flips leave one of the two without examples.
+    """
+    if split == "coin_flips":
+        chosen = (torch.rand(len(examples), generator=generator) < fraction).nonzero().flatten()
+        if not 0 < len(chosen) < len(examples):
+            raise DataError(
+                f"data.split=coin_flips with a share of {fraction:g} of the {len(examples)} examples of "
+                f"data={spec.name} leaves a split without any; set data.split=random."
+            )
+        return _without(examples, chosen), examples.subset(chosen)
     count = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
-    chosen = _spread(_by_class(examples, spec, generator), count)
+    order = _by_class(examples, spec, generator) if split == "stratified" else _shuffled(examples, generator)
+    chosen = _spread(order, count)
     return _without(examples, chosen), examples.subset(chosen.sort().values)
 
 
 def cross_validation(
-    examples: Examples, spec: DataSpec, folds: int, fold: int, generator: torch.Generator
+    examples: Examples, spec: DataSpec, folds: int, fold: int, generator: torch.Generator, split: Way = "stratified"
 ) -> tuple[Examples, Examples]:
-    """Stratified k-fold: sizes of folds, and of each class in them, differ by one at the most."""
+    """k-fold: sizes of folds, and if stratified of each class in them, differ by one at the most."""
+    if split == "coin_flips":
+        raise ConfigError("data.split=coin_flips makes no folds of one size; set data.split=random or stratified.")
     if folds > len(examples):
         raise ConfigError(f"data.folds must be at most the {len(examples)} training examples, got {folds}.")
-    chosen = _by_class(examples, spec, generator)[fold::folds]
+    order = _by_class(examples, spec, generator) if split == "stratified" else _shuffled(examples, generator)
+    chosen = order[fold::folds]
     return _without(examples, chosen), examples.subset(chosen.sort().values)
 
 
@@ -211,10 +230,14 @@ def targets_of(examples: Examples) -> Tensor:
 
 def _by_class(examples: Examples, spec: DataSpec, generator: torch.Generator) -> Tensor:
     """All indices, shuffled, then brought together class by class."""
-    order = torch.randperm(len(examples), generator=generator)
+    order = _shuffled(examples, generator)
     if spec.task in CLASSES and (targets := targets_of(examples)).ndim == 1:
         order = order[targets[order].sort(stable=True).indices]
     return order
+
+
+def _shuffled(examples: Examples, generator: torch.Generator) -> Tensor:
+    return torch.randperm(len(examples), generator=generator)
 
 
 def _spread(order: Tensor, count: int) -> Tensor:

@@ -56,6 +56,31 @@ def test_validation_may_come_from_test_and_leaves_train_whole():
         assert abs(int((done.val.targets == i).sum()) - int((done.test.targets == i).sum())) <= 1
 
 
+def test_a_random_split_is_not_stratified_and_coin_flips_vary_in_size_too():
+    stratified, drawn = complete(val_fraction=0.5), [complete(val_fraction=0.5, split="random") for _ in range(2)]
+    assert numbers(drawn[0].val) == numbers(drawn[1].val)
+    assert [len(drawn[0].train), len(drawn[0].val)] == [len(stratified.train), len(stratified.val)]
+    flipped = [complete(val_fraction=0.5, split="coin_flips", split_seed=seed) for seed in range(200)]
+    for done in flipped:
+        parts = [numbers(part) for part in (done.train, done.val, done.test)]
+        assert set.union(*parts) == set(range(183))
+        assert sum(map(len, parts)) == 183
+    # Test is a share of 0.2, and validation half of the rest: binomial, n = 183, p = 0.2 and 0.4, so that the means of
+    # 200 lie within 4 standard errors.
+    for sizes, p in (([len(done.test) for done in flipped], 0.2), ([len(done.val) for done in flipped], 0.4)):
+        error = (p * (1 - p) * 183 / 200) ** 0.5
+        assert abs(sum(sizes) / 200 - p * 183) < 4 * error
+        assert len(set(sizes)) > 10
+    of_class = {
+        int((complete(val_fraction=0.5, split="random", split_seed=s).val.targets == 0).sum()) for s in range(20)
+    }
+    assert len(of_class) > 3
+    with pytest.raises(DataError, match=r"data.split=coin_flips with a share of 0.001 of the .* data.split=random"):
+        complete(val_fraction=0.001, split="coin_flips")
+    with pytest.raises(ConfigError, match=r"coin_flips makes no folds"):
+        complete(folds=3, split="coin_flips")
+
+
 def test_validation_comes_from_one_place():
     with pytest.raises(ConfigError, match=r"data.val_from=test: data=toy is cut into data.folds=3; set .*=train"):
         complete(val_from="test", folds=3)

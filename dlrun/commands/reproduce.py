@@ -202,6 +202,6 @@ def _show(outcome: Outcome, lang: str, out: Any, folder: Path) -> None:
         text = f"{UNTESTED_SIGN} {said['not tested']}"
         made_table.add_row(escaped(claim.says[lang]), escaped(f"{said['it needs']} {need}"), text)
     out.print(made_table)
-    for note in made.notes:
+    for note in outcome.notes:
         out.print(f"- {escaped(note[lang])}")
     out.print(f"[bold]{escaped(command(outcome))}[/]", soft_wrap=True)

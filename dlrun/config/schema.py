@@ -150,6 +150,7 @@ class Data:
     val_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.1
     test_fraction: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.2
     val_from: Literal["train", "test"] = "train"
+    split: Literal["stratified", "random", "coin_flips"] = "stratified"
     split_seed: NonNegativeInt = 0
     folds: Annotated[int, Interval(2)] | None = None
     fold: NonNegativeInt = 0

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from dlrun.config.location import config_dir_of, files_of
 from dlrun.errors import ConfigError, UsageError, did_you_mean
-from dlrun.glossary.claims import Claim
+from dlrun.glossary.claims import Claim, placeholders
 from dlrun.glossary.entry import CLAIM, plain, read_claim
 from dlrun.glossary.reading import Both, Node
 
@@ -67,7 +67,7 @@ class Reproduction:
         name: the file's stem.
         config_dir: the user's own folder that the file is in, and its runs may choose from; None: dlrun's own.
         hardware: what the minutes were taken on.
-        notes: what a reader of the source would miss.
+        notes: what a reader of the source would miss; `{name}` stands for a measured number.
         parts: names of the reproductions that make this one up; it has then nothing else.
         measure: dotted name of the function that measures what the claims are about.
         runs: None where nothing is trained.
@@ -129,7 +129,7 @@ def read_reproduction(path: Path) -> Reproduction:
         hardware=top.text("hardware"),
         minutes=number(top, "minutes"),
         about=top.both("about"),
-        notes=[_both(where, node) for node in top.items("notes", least=0)],
+        notes=[_note(where, node) for node in top.items("notes", least=0)],
         parts=parts,
         measure="" if parts else top.text("measure"),
         runs=runs,
@@ -199,8 +199,11 @@ def number(node: Node, key: str, least: float | None = 0.0) -> float:
     return float(value)
 
 
-def _both(where: str, content: Any) -> Both:
-    return Node(f"{where}, notes", {"note": content}, ["note"]).both("note")
+def _note(where: str, content: Any) -> Both:
+    note = Node(f"{where}, notes", {"note": content}, ["note"]).both("note")
+    if len({tuple(sorted(placeholders(text))) for text in note.values()}) > 1:
+        raise ConfigError(f"{where}, notes: a note must show the same numbers in every language, got {note}.")
+    return note
 
 
 def read_all(config_dir: str | None = None) -> dict[str, Reproduction]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dlrun.errors import ConfigError
+from dlrun.glossary.claims import placeholders
 from dlrun.glossary.figures import png
 from dlrun.glossary.measure import Measured, function_named
 from dlrun.reproduction.entry import Reproduction
@@ -37,6 +38,9 @@ def reproduce(made: Reproduction, outputs: Path, budget: Budget, view: View) -> 
         missing = [item.name for item in claim.conditions if item.name not in numbers]
         if missing and not lacks(made.needs.get(claim.id, ()), budget):
             raise ConfigError(f"reproduce/{made.name}.yaml: {made.measure} measures no '{missing[0]}'.")
+    shown = [name for note in made.notes for name in placeholders(note["en"]) if name not in numbers]
+    if shown:
+        raise ConfigError(f"reproduce/{made.name}.yaml, notes: {made.measure} measures no '{shown[0]}'.")
     outcome = Outcome.of(made, budget, numbers, time.perf_counter() - began, machine_of(folders))
     folder.mkdir(parents=True, exist_ok=True)
     picture = png(measured.figure)

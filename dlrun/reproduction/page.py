@@ -54,7 +54,7 @@ def _section(outcome: Outcome, folder: Path) -> str:
     if not outcome.budget.is_full:
         words = escape(" ".join(outcome.budget.words))
         own = f"<p class=fails>{_word('own words')} <code>{words}</code></p>"
-    notes = "".join(f"<li>{both(note)}" for note in made.notes)
+    notes = "".join(f"<li>{both(note)}" for note in outcome.notes)
     seeds = seeds_of(made, outcome.budget)
     taken = f"{digits(outcome.seconds)} s"
     if seeds:

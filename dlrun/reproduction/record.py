@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.errors import DlrunError
-from dlrun.glossary.claims import Claim, Judged, Verdict
+from dlrun.glossary.claims import Claim, Judged, Verdict, filled
+from dlrun.glossary.reading import Both
 from dlrun.glossary.record import claim_dict
 from dlrun.reproduction.entry import FULL, Reproduction
 from dlrun.reproduction.jobs import Budget, seeds_of
@@ -62,6 +63,11 @@ class Outcome:
     @property
     def verdicts(self) -> list[Verdict]:
         return [item.verdict for item in self.judged]
+
+    @property
+    def notes(self) -> list[Both]:
+        """What a reader of the source would miss, with the numbers in their places."""
+        return [{lang: filled(text, self.numbers) for lang, text in note.items()} for note in self.made.notes]
 
     def to_dict(self) -> dict[str, Any]:
         """As result.json has it."""
