@@ -32,7 +32,7 @@ def reproduce(made: Reproduction, outputs: Path, budget: Budget, view: View) -> 
     """
     folder, began = outputs / made.name, time.perf_counter()
     folders = train_arms(made, folder / "runs", budget, view)
-    measured = numbers_and_figure(made, folders)
+    measured = numbers_and_figure(made, folders, budget.is_full)
     numbers = {name: float(value) for name, value in measured.numbers.items()}
     for claim in made.claims:
         missing = [item.name for item in claim.conditions if item.name not in numbers]
@@ -50,12 +50,19 @@ def reproduce(made: Reproduction, outputs: Path, budget: Budget, view: View) -> 
     return outcome
 
 
-def numbers_and_figure(made: Reproduction, folders: Mapping[str, Sequence[RunDirectory]]) -> Measured:
-    """Call the function, on one thread and with generators of its own, for the same bits each time."""
+def numbers_and_figure(
+    made: Reproduction, folders: Mapping[str, Sequence[RunDirectory]], full: bool = True
+) -> Measured:
+    """Call the function, on one thread and with generators of its own, for the same bits each time.
+
+    Args:
+        full: whether runs are as recorded, so that what is printed is about them.
+    """
     function = function_named(made.measure, f"reproduce/{made.name}.yaml")
     known: dict[str, Any] = {
         "runs": {arm: [Run(folder) for folder in each] for arm, each in folders.items()},
         "printed": made.printed,
+        "full": full,
     }
     takes = inspect.signature(function).parameters
     if ("runs" in takes) != (made.runs is not None):

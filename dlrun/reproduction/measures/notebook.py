@@ -22,7 +22,7 @@ EXAMPLES, EPOCHS = 60_000, 200
 FAIR, SOUND = "fair_", "sound_"
 
 
-def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:
+def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full: bool) -> Measured:
     """The printed numbers, the order of the optimizers, and what the notebook's code does."""
     plain = {arm: each for arm, each in runs.items() if not arm.startswith((FAIR, SOUND))}
     fair = grids({arm.removeprefix(FAIR): each for arm, each in runs.items() if arm.startswith(FAIR)})
@@ -40,7 +40,7 @@ def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Me
     if fair:
         numbers |= fair_numbers(fair)
     figure, axes = panels("Optimizers on MNIST: the notebook's runs", 2 if fair else 1, width=5.4, height=4.4)
-    draw_losses(axes[0], plain, printed)
+    draw_losses(axes[0], plain, printed if full else ())
     if fair:
         for (name, grid), style in zip(fair.items(), styles(marker=True), strict=False):
             means = [100 * float(last(each, "val/accuracy").mean()) for each in grid.values()]

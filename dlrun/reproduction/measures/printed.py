@@ -66,20 +66,15 @@ def mean_of_means(run: Run) -> float:
         return float(np.mean([abs(p.mean().item()) for p in last_model(run).parameters()]))
 
 
-def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> Measured:
+def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full: bool) -> Measured:
     """Nothing but the printed numbers: all that a source needs whose claims are numbers it prints."""
-    return Measured(beside(runs, printed), picture(runs, printed, "Printed, and here"))
-
-
-def picture(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], title: str) -> Any:
-    """Training losses by epoch, mean and range over seeds, with what is printed as a star at the end."""
-    figure, (axes,) = panels(title, 1, height=4.4)
-    draw_losses(axes, runs, printed)
-    return figure
+    figure, (axes,) = panels("Printed, and here", 1, height=4.4)
+    draw_losses(axes, runs, printed if full else ())
+    return Measured(beside(runs, printed), figure)
 
 
 def draw_losses(axes: Any, runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> None:
-    """A line for each arm, the range over seeds around it, a star for the loss that is printed."""
+    """A line for each arm, the range over seeds around it, a star at the end for a loss that is printed."""
     stars = {item.arm: item.value for item in printed if item.metric == "train/loss"}
     for (arm, each), style in zip(runs.items(), styles(), strict=False):
         losses = np.array([curve(run, "train/loss") for run in each if run.status == "completed"])
@@ -88,4 +83,5 @@ def draw_losses(axes: Any, runs: Mapping[str, Sequence[Run]], printed: Sequence[
         axes.fill_between(epochs, losses.min(0), losses.max(0), color=style["color"], alpha=0.2, linewidth=0)
         if arm in stars:
             axes.plot(epochs[-1], stars[arm], "*", color=style["color"], markersize=11, markeredgecolor="k")
-    label(axes, "epoch", "training loss", "lines: mean and range over seeds; stars: printed")
+    lines = "lines: mean and range over seeds"
+    label(axes, "epoch", "training loss", f"{lines}; stars: printed" if stars else lines)
