@@ -9,6 +9,7 @@ import sklearn.metrics
 import torch
 from torch.nn import functional as F
 
+import dlrun
 from dlrun import build
 from dlrun.config import schema
 from dlrun.contracts import DataSpec, Kind, Task
@@ -172,7 +173,7 @@ def test_scores_that_cannot_be_had_are_refused(spec, monitor, scores, needles):
 
 
 def test_torchmetrics_is_loaded_only_to_score():
-    for path in (Path(build.__file__).parent).rglob("*.py"):
+    for path in Path(dlrun.__file__).parent.rglob("*.py"):
         outermost = ast.parse(path.read_text()).body
         imports = [ast.unparse(node) for node in outermost if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not any(name in line for line in imports for name in ("torchmetrics", "sacrebleu")), path
