@@ -27,7 +27,7 @@ says what a tune file may hold.
 
   tune.sampler        tpe, gp, cmaes, random, qmc, grid, nsga2
   tune.pruner         median, hyperband, asha, patient, none
-  tune.budget.trials, tune.budget.time=30m, tune.budget.device_hours
+  tune.budget.trials, tune.budget.time=30m, tune.budget.device_hours; of one trial .trial_time=5m, .trial_memory=8GB
   tune.jobs           trials at a time; null: as many as the machine takes
   tune.storage        null: study.db in the study's folder; journal; FILE.db; the URL of a database
   tune.seeds          how often the winner is trained and tested; 0: not at all
@@ -40,6 +40,8 @@ OPTIONS = {
     "tune.budget.trials": ("50",),
     "tune.budget.time": ("30m",),
     "tune.budget.device_hours": ("2",),
+    "tune.budget.trial_time": ("10m",),
+    "tune.budget.trial_memory": ("8GB",),
     "tune.objectives": ("[val/accuracy,seconds]",),
     "tune.storage": ("journal",),
     "tune.seeds": ("5",),

@@ -36,11 +36,13 @@ class Pruner:
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: whichever of these is reached first; null is no limit."""
+    """When to stop: whichever of the first three is reached first; and what one trial may take. null is no limit."""
 
     trials: PositiveInt | None = None
-    time: str | None = None
+    time: PositiveFloat | str | None = None
     device_hours: PositiveFloat | None = None
+    trial_time: PositiveFloat | str | None = None
+    trial_memory: PositiveFloat | str | None = None
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,8 @@ def byte_count(value: int | float | str | None, key: str) -> int | None:
 def _number(value: int | float | str | None, key: str, units: dict[str, int], words: str) -> float | None:
     if value is None:
         return None
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-zA-Z]*)\s*", str(value))
-    known = {unit.lower(): size for unit, size in units.items()}
-    try:
-        assert match is not None
-        count = float(match[1]) * known[match[2].lower()]
-        assert count > 0
-    except (AssertionError, KeyError, ValueError):
-        raise ConfigError(f"{key} must be {words}, got '{value}'.") from None
-    return count
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e[0-9]+)?)\s*([a-zA-Z]*)\s*", str(value))
+    size = {unit.lower(): size for unit, size in units.items()}.get(match[2].lower()) if match else None
+    if match is None or size is None or float(match[1]) == 0:
+        raise ConfigError(f"{key} must be {words}, got '{value}'.")
+    return float(match[1]) * size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,11 @@ from dlrun.config.explain import HYDRA_ERRORS, translate
 from dlrun.config.overrides import listed, parse
 from dlrun.config.tuning import Budget, Pruner, Sampler
 from dlrun.errors import ConfigError, UsageError
+from dlrun.sweeps.pool import Limits
+from dlrun.sweeps.units import byte_count, seconds_of
 from dlrun.tuning.objectives import Objective, read_objectives
 from dlrun.tuning.space import Space, read_space
 
-TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)")
-SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 LARGEST_GRID = 10_000
 SCHEMES = ("sqlite://", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 
@@ -36,6 +35,7 @@ class Settings:
         given: the whole of it as plain values, to be kept and read again.
         words: overrides that every trial has; those that were typed stand last.
         seconds: of wall-clock time that may be used, None without limit.
+        limits: what one trial may take.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Settings:
     pruner: Pruner
     budget: Budget
     seconds: float | None
+    limits: Limits
     storage: str | None
     seeds: int
     jobs: int | None
@@ -85,7 +86,7 @@ def settings(name: str, given: dict[str, Any]) -> Settings:
     sampler = Sampler(**_named(given.get("sampler", "tpe")))
     pruner = Pruner(**_named(given.get("pruner", "median")))
     budget = Budget(**(given.get("budget") or {}))
-    seconds, wrong_time = _seconds(budget.time)
+    seconds, limits, wrong_time = _limits(budget)
     problems = [*wrong_space, *wrong_objectives, *wrong_time, *_storage(given.get("storage"))]
     if space is not None and not problems:
         problems = _together(space, objectives, sampler, budget, seconds)
@@ -101,6 +102,7 @@ def settings(name: str, given: dict[str, Any]) -> Settings:
         pruner=pruner,
         budget=budget,
         seconds=seconds,
+        limits=limits,
         storage=given.get("storage"),
         seeds=given.get("seeds", 5),
         jobs=given.get("jobs"),
@@ -172,13 +174,16 @@ def _named(given: Any) -> dict[str, Any]:
     return dict(given) if isinstance(given, Mapping) else {"name": given}
 
 
-def _seconds(text: str | None) -> tuple[float | None, list[str]]:
-    if text is None:
-        return None, []
-    found = TIME.fullmatch(text.strip())
-    if found is None or float(found[1]) == 0:
-        return None, [f"tune.budget.time must be a time above 0 such as 90s, 30m or 2h, got '{text}'."]
-    return float(found[1]) * SECONDS[found[2]], []
+def _limits(budget: Budget) -> tuple[float | None, Limits, list[str]]:
+    """The seconds of the whole, the limits of a trial, and what is wrong with them."""
+    try:
+        trial = Limits(
+            seconds_of(budget.trial_time, "tune.budget.trial_time"),
+            byte_count(budget.trial_memory, "tune.budget.trial_memory"),
+        )
+        return seconds_of(budget.time, "tune.budget.time"), trial, []
+    except ConfigError as error:
+        return None, Limits(), [str(error)]
 
 
 def _storage(text: str | None) -> list[str]:

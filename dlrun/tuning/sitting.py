@@ -56,7 +56,7 @@ def resume_study(folder: Path, make_pool: PoolMaker | None = None) -> int:
 
 def pool_for(asked: Asked) -> AbstractContextManager[Any]:
     """The workers for a search's trials."""
-    return Pool(Leases([asked.base.config], asked.settings.jobs))
+    return Pool(Leases([asked.base.config], asked.settings.jobs), asked.settings.limits)
 
 
 def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker, storage: BaseStorage | None = None) -> int:

@@ -68,7 +68,11 @@ def test_settings_of_the_search(dlrun):
     refused(dlrun, "tune.pruner=hyper").must_refuse("tune.pruner must be one of median", "got 'hyper'")
     refused(dlrun, "tune.budget.trials=0").must_refuse("tune.budget.trials must be a whole number >= 1")
     refused(dlrun, "tune.budget.trials=null").must_refuse("tune.budget has no limit")
-    refused(dlrun, "tune.budget.time=soon").must_refuse("tune.budget.time must be a time above 0 such as 90s, 30m")
+    refused(dlrun, "tune.budget.time=soon").must_refuse(
+        "tune.budget.time must be a time such as 90, 30m or 2h, got 'soon'"
+    )
+    refused(dlrun, "tune.budget.trial_time=0s").must_refuse("tune.budget.trial_time must be a time such as 90, 30m")
+    refused(dlrun, "tune.budget.trial_memory=8G8").must_refuse("tune.budget.trial_memory must be a size such as 800MB")
     refused(dlrun, "tune.objectives=[test/accuracy]").must_refuse("would choose by the test data")
     refused(dlrun, "tune.objectives=[]").must_refuse("tune.objectives is empty")
     refused(dlrun, "tune.sampler=cmaes", "tune.objectives=[val/loss,seconds]").must_refuse("cmaes takes one objective")
