@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
     draw = random.Random(0)
-    result: dict[str, object] = {"date": str(date.today()), "machine": platform.platform(), "torch": torch.__version__}
+    result: dict[str, object] = {"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}
     base = Path(tempfile.mkdtemp())
     failures = 0
     for precision in words.precision:

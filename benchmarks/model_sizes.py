@@ -107,7 +107,7 @@ def source(model: str) -> str:
         if not line.startswith("#"):
             break
         head.append(line.removeprefix("#").strip())
-    return re.split(r"\. (?=[A-Z])", " ".join(head))[0].removesuffix(".")
+    return re.split(r"(?<!et al)\. (?=[A-Z])", " ".join(head))[0].removesuffix(".")
 
 
 def main(page: Path) -> None:

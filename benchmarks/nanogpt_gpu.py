@@ -1,7 +1,7 @@
 """Characters of Shakespeare to nanoGPT's published validation loss, 1.4697: nanoGPT beside dlrun on one GPU.
 
     DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --tune --limit 120 --json tune.json
-    DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --race --nanogpt .peers/nanoGPT --limit 400 --json race.json
+    DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --race --nanogpt nanoGPT --limit 400 --json race.json
 
 `--nanogpt` is a folder with train.py, model.py, configurator.py and config/train_shakespeare_char.py of
 github.com/karpathy/nanoGPT, unchanged; its train.bin, val.bin and meta.pkl are made here when they are absent.
@@ -336,7 +336,7 @@ def tune(options: argparse.Namespace, report: Result, end: float) -> None:
                     running.discard(name)
                     result: Result = {"arm": name, "words": CANDIDATES.get(name, name.split()), "curve": curve}
                     if code:
-                        result["error"] = "no time left" if late else logs[name].read_text()[-800:]
+                        result["error"] = "ended before its limit of steps" if late else logs[name].read_text()[-800:]
                     note(report, options, result)
     print("\nby their last loss")
     for result in sorted(report["results"], key=lambda r: r["curve"][-1][1] if r["curve"] else 9.0):
@@ -370,7 +370,7 @@ def main() -> None:
     what.add_argument("--tune", action="store_true")
     what.add_argument("--race", action="store_true")
     what.add_argument("--evaluate", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--nanogpt", type=Path, default=Path(".peers/nanoGPT"))
+    parser.add_argument("--nanogpt", type=Path, default=Path("nanoGPT"))
     parser.add_argument("--nanogpt-words", default="", help="in one string, such as '--eval_interval=125'")
     parser.add_argument("--no-compile", action="store_true", help="nanoGPT without torch.compile")
     parser.add_argument("--candidates", nargs="+", help="names of candidates, or overrides in one string each")

@@ -282,7 +282,7 @@ def run_arm(arm: str, batch: int, options: argparse.Namespace, end: float) -> li
     """An arm in a process of its own. Returns: what it measured, and if it failed the end of what it said."""
     left = end - time.monotonic()
     if left < 5:
-        return [{"error": "no time left"}]
+        return [{"error": "ended before its limit of steps"}]
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "lines")
         words = [sys.executable, __file__, "--arm", arm, "--lines", str(lines), "--batch", str(batch)]

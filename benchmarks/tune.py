@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="overrides for every arm, such as data.limit=0.2")
     given = parser.parse_args()
     known = json.loads(given.out.read_text()) if given.out.exists() else {}
-    result = {"machine": platform.platform(), "when": time.strftime("%Y-%m-%d"), "arms": known.get("arms", {})}
+    result = {"machine": platform.machine(), "when": time.strftime("%Y-%m-%d"), "arms": known.get("arms", {})}
     for name in given.arms:
         words = [*ARMS[name], *given.words, f"tune.seeds={given.seeds}", f"tune.budget.trials={given.trials}"]
         if name == "random":  # as many trials as fit into the time that the pruned search took

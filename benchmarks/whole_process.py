@@ -113,7 +113,7 @@ def facts() -> dict[str, Any]:
     """What a reader must know of where and when; importing torch here would change nothing but take long."""
     return {
         "date": str(date.today()),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
         "torch": version("torch"),
         "load_average": os.getloadavg(),
     }

@@ -1,6 +1,7 @@
 """What docs/techniques.md says can be typed, can be: every word of its tables composes and passes the check."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def commands(cell: str) -> list[list[str]]:
     found: list[list[str]] = []
     group = ""
     for span in re.findall(r"`([^`]+)`", cell):
-        words = [group + word if word.startswith(".") else word for word in span.split()]
+        words = [group + word if word.startswith(".") else word for word in shlex.split(span)]
         if all("=" in word for word in words):
             found.append(words)
             group = words[0].partition("=")[0].rpartition(".")[0]
