@@ -153,7 +153,8 @@ def _take(words: Words, option: str, value: str) -> None:
     if allowed is not None and value not in allowed:
         near = did_you_mean(value, allowed)
         raise UsageError(f"{option} must be one of {', '.join(allowed)}, got '{value}'.{near}")
-    if option in {"--limit", "--versus"} and not all(part.strip().isdecimal() for part in value.split(",")):
+    parts = {"--limit": [value], "--versus": value.split(",")}.get(option, [])
+    if not all(part.strip().isdecimal() for part in parts):
         kind = "a whole number >= 0" if option == "--limit" else "the number of one row, or of two with a comma"
         raise UsageError(f"{option} must be {kind}, got '{value}'.")
     words.values[option] = value
@@ -214,12 +215,8 @@ def _mcnemar(found: Comparison, numbers: list[int]) -> list[str]:
     pairs = found.pairs(numbers[0], numbers[1])
     with loading():
         from dlrun.evaluation import answered_right
-    results = []
-    for pair in pairs:
-        seeds = [one.raw("seed") for one in pair]
-        name = f"seed={seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
-        results.append(mcnemar(name, *answered_right([one.entry.path for one in pair])))
-    return mcnemar_text(results)
+    rights = {name: answered_right([one.entry.path for one in pair]) for name, *pair in pairs}
+    return mcnemar_text([mcnemar(name, *right) for name, right in rights.items()])
 
 
 def _plot(found: Comparison, words: Words) -> Path | None:

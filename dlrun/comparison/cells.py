@@ -55,14 +55,14 @@ def cells(comparison: Comparison, rows: Sequence[Row], *, short: bool = False, i
     extra = ["seconds"] * (not chosen) + ["parameters"] * sized + ["status"] * told
     made = Cells([*header, *extra], [], [*numeric, *(name != "status" for name in extra)], [])
     first = len(header) - len(metrics)
-    winners = {first + i: _winner(name, found) for i, (name, found) in enumerate(metrics.items())}
+    winners = {first + i: _winners(name, found, rows) for i, (name, found) in enumerate(metrics.items())}
     for position, row in enumerate(rows):
         line = [str(row.number), *(text(row.shared(name)) for name in names)]
         line += [str(len(row.records))] * repeated
         line += [estimate_text(found[position], intervals=intervals) for found in metrics.values()]
         line += [ended(row) if name == "status" else fact_text(name, row.estimate(name).mean) for name in extra]
         made.rows.append(line)
-        made.best.append({column for column, winner in winners.items() if winner == position})
+        made.best.append({column for column, best in winners.items() if position in best})
     return made
 
 
@@ -123,12 +123,13 @@ def _short(names: Sequence[str]) -> list[str]:
     return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
 
 
-def _winner(name: str, estimates: Sequence[Estimate]) -> int:
-    """The row that is best in a metric; -1 if no other has it to be compared with."""
-    known = [(one.mean, position) for position, one in enumerate(estimates) if one.n]
+def _winners(name: str, estimates: Sequence[Estimate], rows: Sequence[Row]) -> set[int]:
+    """The rows with finished runs that are best in a metric; none if no other has it to be compared with."""
+    known = {i: one.mean for i, one in enumerate(estimates) if one.n and rows[i].finished}
     if len(known) < 2:
-        return -1
-    return (max if higher_is_better(name) else min)(known, key=lambda one: one[0])[1]
+        return set()
+    best = (max if higher_is_better(name) else min)(known.values())
+    return {position for position, mean in known.items() if mean == best}
 
 
 def _is_number(value: Any) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dlrun.comparison import fairness
@@ -13,7 +14,7 @@ from dlrun.comparison.cells import is_setting, label, telling
 from dlrun.comparison.direction import higher_is_better
 from dlrun.comparison.grouping import NONE, Row, make_rows, pooled, without_copies
 from dlrun.comparison.record import Record, all_names, make_records, metric_names, setting_names
-from dlrun.comparison.settings import REPEATS, differing, in_order, resolve
+from dlrun.comparison.settings import REPEATS, differing, in_order, resolve, text
 from dlrun.comparison.where import keep_where
 from dlrun.errors import MissingExtraError, UsageError, did_you_mean
 from dlrun.runs.index import RunIndex
@@ -74,13 +75,20 @@ class Comparison:
 
         name = metric or self.by
         a, b = self.row(first), self.row(second)
-        apart = [*REPEATS, *(key for key in pooled([a, b]) if key not in REPEATS)]
-        sides = [(f"row {row.number}", row.measured(name, apart)) for row in (a, b)]
-        for side, values in sides:
-            if not values:
-                raise UsageError(f"{side} has no {name}, so there is nothing to compare; it is {fairness.ended(a)}.")
-        seen = [key for key in apart if len({record.raw(key) for row in (a, b) for record in row.records}) > 1]
-        return difference(name, sides[0], sides[1], ", ".join(seen) or "seed", resample=resample)
+        apart = _apart(a, b)
+        values = [row.measured(name, apart) for row in (a, b)]
+        for row, known in zip((a, b), values, strict=True):
+            if not known:
+                side = f"row {row.number} has no {name}"
+                raise UsageError(f"{side}, so there is nothing to compare; it is {fairness.ended(row)}.")
+        seen = _varied(apart, [record for row in (a, b) for record in row.records])
+        matched = ", ".join(seen) or "seed"
+        if pooled_keys := [key for key in seen if key not in REPEATS]:
+            repeats = ", ".join(key for key in seen if key in REPEATS)
+            values, averaged = _averaged(values)
+            matched = f"{repeats}, means over {', '.join(pooled_keys)}" if averaged else matched
+        (x, y), names = values, [f"row {row.number}" for row in (a, b)]
+        return difference(name, (names[0], x), (names[1], y), matched, resample=resample)
 
     def against(self, baseline: int, metric: str | None = None) -> list[Difference]:
         """Every other row against one, with p values adjusted for their number; by t tests alone."""
@@ -92,15 +100,26 @@ class Comparison:
         holm(found)
         return found
 
-    def pairs(self, first: int, second: int) -> list[tuple[Record, Record]]:
-        """Finished runs of two rows that share their seed and fold; or the first of each, if none do."""
-        sides = []
-        for row in (self.row(first), self.row(second)):
-            sides.append({tuple(record.raw(key) for key in REPEATS): record for record in row.finished})
+    def pairs(self, first: int, second: int) -> list[tuple[str, Record, Record]]:
+        """Finished runs of two rows that share seed, fold and whatever a row pools, and what they share in words; or
+        the first of each, if none do.
+        """
+        sides, rows = [], (self.row(first), self.row(second))
+        apart = _apart(*rows)
+        for row in rows:
+            sides.append({tuple(record.raw(key) for key in apart): record for record in row.finished})
             if not sides[-1]:
                 raise UsageError(f"row {row.number} has no finished run; it is {fairness.ended(row)}.")
-        shared = [(one, sides[1][key]) for key, one in sides[0].items() if key in sides[1]]
-        return shared or [(next(iter(sides[0].values())), next(iter(sides[1].values())))]
+        seen = _varied(apart, [record for row in rows for record in row.records]) or ["seed"]
+        shared = [
+            (" ".join(f"{key}={text(one.setting(key))}" for key in seen), one, sides[1][values])
+            for values, one in sides[0].items()
+            if values in sides[1]
+        ]
+        if shared:
+            return shared
+        one, two = (next(iter(side.values())) for side in sides)
+        return [(f"seeds {one.raw('seed')} and {two.raw('seed')}", one, two)]
 
     def row(self, number: int) -> Row:
         """A row by its number. Raises: UsageError if there is none."""
@@ -172,12 +191,37 @@ def compare(
     made = Comparison(
         rows, _columns(rows, records, columns, keys), metrics, order, keys != [NONE], columns is not None, index=index
     )
-    made.warnings = [*_left_out(broken, records, repeated, keys, rows), *fairness.warnings(rows)]
+    made.warnings = [*_left_out(broken, records, repeated, keys, rows), *fairness.warnings(rows, metrics)]
     if len(rows) > 1 and not varied_settings(rows):
         made.warnings.insert(0, "nothing differs between the rows but the seed")
     if order.startswith("test/") and len(rows) > 1:
         made.warnings.append(f"ordered by {order}: the best row's number is too good if you choose by it; use val/")
     return made
+
+
+def _apart(a: Row, b: Row) -> list[str]:
+    """What runs of two rows are matched by: what repeats differ in, and what a row pools."""
+    return [*REPEATS, *(key for key in pooled([a, b]) if key not in REPEATS)]
+
+
+def _varied(keys: Sequence[str], records: Sequence[Record]) -> list[str]:
+    return [key for key in keys if len({record.raw(key) for record in records}) > 1]
+
+
+def _averaged(sides: Sequence[Mapping[Any, float]]) -> tuple[list[dict[Any, float]], bool]:
+    """Two groups, each by repeat and by what is pooled, as means by repeat of what both have; and whether it could be.
+
+    Runs of one seed with several learning rates are no independent samples, their mean is one. With a single repeat
+    there is nothing but the pairs themselves.
+    """
+    shared = [key for key in sides[0] if key in sides[1]]
+    groups: dict[Any, list[Any]] = {}
+    for key in shared:
+        groups.setdefault(key[: len(REPEATS)], []).append(key)
+    if len(groups) < 2:
+        return [dict(side) for side in sides], False
+    means = [{repeat: fmean(side[key] for key in keys) for repeat, keys in groups.items()} for side in sides]
+    return means, True
 
 
 def _listed(words: Words | None) -> list[str] | None:
@@ -210,7 +254,7 @@ def _metrics(records: Sequence[Record], wanted: Sequence[str]) -> list[str]:
 def _order(by: str | None, records: Sequence[Record], metrics: Sequence[str]) -> str:
     if by is None:
         return metrics[0] if metrics else "started"
-    if f"val/{by}" in metrics:
+    if f"val/{by}" in metric_names(records):  # also where a key is called so, as `loss` is
         return f"val/{by}"
     try:
         return resolve(by, all_names(records))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # of a value: what is nearer together differs by rounding alone
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Estimate:
         mean = math.fsum(finite) / len(finite)
         if len(finite) == 1:
             return cls(1, mean, math.nan, math.nan, math.nan)
+        if max(finite) - min(finite) <= ROUNDING * max(map(abs, finite)):
+            return cls(len(finite), finite[0], 0.0, finite[0], finite[0])
         std = statistics.stdev(finite, mean)
         half = t_quantile(len(finite) - 1) * std / math.sqrt(len(finite))
         return cls(len(finite), mean, std, mean - half, mean + half)

@@ -10,15 +10,20 @@ from dlrun.comparison.record import Record
 from dlrun.comparison.settings import ABSENT, text
 
 BUDGET = ("trainer.epochs", "trainer.max_steps", "data.limit", "data.val_fraction", "data.folds")
-TEST = ("data.test_fraction", "data.split_seed")  # decide who is in the test set, where there is none of its own
+SPLITS = ("data.test_fraction", "data.split_seed", "data.split", "data.val_from")  # decide who is in which split
+OVERLAPPING = ("data.split_seed", "data.fold", "data.bootstrap")  # whose training sets share examples
 TOLERANCE = 1.01  # between least and most; less is a matter of rounding
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each thing that should be known before the numbers are believed."""
+def warnings(rows: Sequence[Row], metrics: Sequence[str] = ()) -> list[str]:
+    """A sentence for each thing that should be known before the numbers are believed.
+
+    Args:
+        metrics: that are shown.
+    """
     records = [record for row in rows for record in row.records]
     checks: list[Callable[[Sequence[Row], Sequence[Record]], list[str]]] = [_budget, _lengths, _data, _code, _ends]
-    return [sentence for check in checks for sentence in check(rows, records)]
+    return [sentence for check in checks for sentence in check(rows, records)] + _partly_measured(rows, metrics)
 
 
 def _budget(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
@@ -63,10 +68,19 @@ def _data(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
         found.append(
             "the data changed between runs of equal data settings: their fingerprints differ (provenance.json)"
         )
-    for key in TEST:
+    for key in SPLITS:
         values = [{record.setting(key) for record in row.records} for row in rows]
         if any(own != values[0] for own in values[1:]):
-            found.append(f"the rows are measured on different test sets: {key} differs between them")
+            found.append(
+                f"{key} differs between the rows: they are ranked on different validation sets, and tested on "
+                "different test sets unless the data bring their own"
+            )
+    overlapping = [key for key in OVERLAPPING if any(len({r.setting(key) for r in row.records}) > 1 for row in rows)]
+    if overlapping:
+        found.append(
+            f"runs of a row differ in {', '.join(overlapping)}: their training sets overlap, so intervals and p values "
+            "are too small"
+        )
     return found
 
 
@@ -92,6 +106,17 @@ def _ends(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
         found.append(f"means are of finished runs alone, in row {listed}{' …' if len(partly) > 4 else ''}")
     if none:
         found.append(f"rows without a finished run stand last, with what they had reached: {len(none)}")
+    return found
+
+
+def _partly_measured(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+    """Metrics of some runs of a row only, as where `dlrun evaluate` was called for a few."""
+    found = []
+    for name in metrics:
+        counts = {row.number: (row.estimate(name).n, len(row.finished)) for row in rows if row.finished}
+        partly = [f"{n} of {of} runs in row {number}" for number, (n, of) in counts.items() if 0 < n < of]
+        if partly:
+            found.append(f"{name} is of {', '.join(partly[:4])}{' …' if len(partly) > 4 else ''}")
     return found
 
 

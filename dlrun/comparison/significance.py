@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrun.comparison.estimate import LEVEL
+from dlrun.comparison.estimate import LEVEL, ROUNDING
 
 RESAMPLES = 20_000
 EXACT_UP_TO = 20_000  # arrangements that are all looked at; of more, RESAMPLES are drawn
@@ -91,7 +91,9 @@ def difference(
     elif min(len(x), len(y)) < 2:
         found.notes.append("a single run on one side says nothing of chance: train more seeds")
     else:
-        found.notes.append("no two seeds are shared, so the groups are taken for independent; shared seeds would pair")
+        found.notes.append(
+            f"no two runs share their {matched}, so the groups are taken for independent; shared ones would pair"
+        )
         _welch(found, x, y)
     if resample and min(found.n) >= 2:
         _flip(found, x - y) if paired else _permute(found, x, y)
@@ -154,7 +156,7 @@ def _t(found: Difference, error: float, freedom: float) -> None:
     # Takes longer to load than the comparison of a thousand runs.
     from scipy.special import stdtr, stdtrit
 
-    if error == 0:
+    if error <= ROUNDING * max(map(abs, found.means)):
         found.notes.append("all differences are equal, so the t test has nothing to measure chance by")
         return
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import statistics
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_runs_that_did_not_finish_are_not_in_the_mean_and_it_is_said(runs: Path)
         ({"model.dropout": 0.1}, {"epochs": 7.0, "status": "early_stopped"}, "7 to 20 epochs were trained: early"),
         ({"data.batch_size": 32}, {"steps": 840}, "unequal steps: 420 to 840 (data.batch_size 32, 64)"),
         ({"data.name": "moons"}, {}, "different data (digits, moons)"),
-        ({"data.split_seed": 3, "model.dropout": 0.1}, {}, "different test sets: data.split_seed"),
+        ({"data.split_seed": 3, "model.dropout": 0.1}, {}, "data.split_seed differs between the rows: they are ranked"),
+        ({"data.val_from": "test"}, {}, "data.val_from differs between the rows: they are ranked on different val"),
     ],
 )
 def test_what_makes_a_comparison_unfair(tmp_path: Path, settings: dict, summary: dict, said: str):
@@ -151,6 +153,68 @@ def test_group_by_pools_and_says_what(runs: Path):
 )
 def test_where(runs: Path, conditions: list[str], left: list[str]):
     assert sorted(record.entry.path.name for record in of(runs, where=conditions).records) == left
+
+
+def test_folds_share_examples_and_it_is_said(tmp_path: Path):
+    for fold in range(3):
+        make_run(tmp_path / f"{fold}", {"data.fold": fold, "data.folds": 3}, val=0.9 + fold / 100)
+    assert "differ in data.fold: their training sets overlap" in warned(of(tmp_path))
+
+
+def test_a_metric_that_only_some_runs_have(runs: Path):
+    make_run(runs / "a3", {"seed": 3}, val=0.93)  # not tested
+    assert "test/accuracy is of 3 of 4 runs in row 1" in warned(of(runs))
+
+
+def test_by_loss_is_by_the_metric_though_a_setting_is_called_so(tmp_path: Path):
+    for name, loss in (("1", 0.5), ("2", 0.1), ("3", 0.3)):
+        best = {"best": {"metrics": {"val/loss": loss, "val/accuracy": 0.9}}}
+        make_run(tmp_path / name, {"loss._target_": "dlrun.losses.auto", "model.dropout": loss}, summary=best)
+    found = of(tmp_path, by="loss")
+    assert found.by == "val/loss"
+    assert [row.shared("model.dropout") for row in found.rows] == [0.1, 0.3, 0.5]
+
+
+def test_runs_of_one_seed_are_one_sample_whatever_else_a_row_pools(tmp_path: Path):
+    gains = {(seed, lr): (seed + 1) / 100 + lr for seed in range(3) for lr in (0.1, 0.2)}
+    for (seed, lr), gain in gains.items():
+        for dropout, val in ((0.0, 0.5), (0.5, 0.5 + gain)):
+            settings = {"seed": seed, "optimizer.lr": lr, "model.dropout": dropout}
+            make_run(tmp_path / f"{seed}_{lr}_{dropout}", settings, val=val)
+    found = of(tmp_path, group_by=["model.dropout"]).versus(1, 2)
+    assert (found.n, found.matched) == ((3, 3), "seed, means over optimizer.lr")
+    assert found.difference == pytest.approx(statistics.fmean(gains.values()))
+    spread = statistics.stdev([(seed + 1) / 100 for seed in range(3)])
+    assert found.high - found.low == pytest.approx(2 * 4.302653 * spread / 3**0.5, rel=1e-6)  # t, 2 degrees of freedom
+    labels = [name for name, *_ in of(tmp_path, group_by=["model.dropout"]).pairs(1, 2)]
+    assert sorted(labels) == sorted(f"seed={seed} optimizer.lr={lr}" for seed, lr in gains)
+
+
+def test_what_is_equal_but_for_rounding_has_no_spread(tmp_path: Path):
+    for seed, (a, b) in enumerate([(330, 329), (332, 331)]):
+        make_run(tmp_path / f"a{seed}", {"seed": seed}, val=a / 360)
+        make_run(tmp_path / f"b{seed}", {"seed": seed, "model.dropout": 0.5}, val=b / 360)
+    found = of(tmp_path).versus(1, 2)
+    assert math.isnan(found.p)
+    assert "all differences are equal" in found.notes[0]
+    for seed in range(3):
+        make_run(tmp_path / f"c{seed}", {"seed": seed, "model.dropout": 0.7}, val=332 / 360 + seed * 1e-16)
+    row = of(tmp_path).rows[0]
+    assert row.estimate("val/accuracy").std == 0
+    assert "0.9222 ± 0.0000" in str(of(tmp_path))
+
+
+def test_the_best_is_marked_among_finished_runs_all_of_equal_ones(tmp_path: Path):
+    for name, val, status in (("1", 0.9, "completed"), ("2", 0.9, "completed"), ("3", 0.99, "interrupted")):
+        make_run(tmp_path / name, {"model.dropout": float(name) / 10}, val=val, status=status)
+    assert render(of(tmp_path), "markdown").count("**0.9**") == 2
+    assert "**0.99**" not in render(of(tmp_path), "markdown")
+
+
+def test_versus_a_row_without_the_metric_names_that_row(runs: Path):
+    make_run(runs / "c", {"model.dropout": 0.5}, val=None, status="failed")
+    with pytest.raises(UsageError, match=r"row 3 has no val/accuracy, .* it is 1 failed"):
+        of(runs).versus(1, 3)
 
 
 def test_versus_pairs_by_seed(runs: Path):
