@@ -16,7 +16,7 @@ dlrun tune tune=NAME [OVERRIDES]   search for the best configuration; bad trials
   dlrun tune tune=mlp_mnist tune.budget.trials=20 tune.budget.time=30m
   dlrun tune tune=mlp_digits model.activation=gelu trainer.epochs=20     what all trials have
   dlrun tune tune=mlp_digits tune.sampler=gp tune.pruner=hyperband
-  dlrun tune tune=mlp_digits 'tune.space.model.dropout={{low: 0, high: 0.3}}' ~tune.space.optimizer
+  dlrun tune tune=mlp_digits 'tune.space.model.dropout={{low: 0.0, high: 0.3}}' ~tune.space.model.widths
   dlrun tune tune=mlp_digits 'tune.objectives=[val/accuracy,parameters]'     a Pareto front
   dlrun tune --config-dir mine tune=my_search         mine/tune/my_search.yaml
   dlrun resume outputs/tune/2026-11-21_10-00-00_mlp_digits_1a2b3c4d

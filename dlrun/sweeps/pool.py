@@ -130,6 +130,11 @@ class Pool:
         """End what is under way at once; it can be gone on with from its last checkpoint."""
         self._asked = 2
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no more jobs are begun."""
+        return bool(self._asked)
+
     def events(self) -> Iterator[Event]:
         """What happens, until no job is waiting or under way. Jobs may be submitted meanwhile."""
         while True:

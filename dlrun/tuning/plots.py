@@ -19,6 +19,7 @@ from dlrun.report.curves import write_png
 from dlrun.runs.files import write_atomically
 from dlrun.tuning.objectives import COSTS, Objective
 from dlrun.tuning.space import Dimension, Space
+from dlrun.tuning.storage import is_result
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -36,7 +37,7 @@ def draw_study(
 ) -> list[Path]:
     """Draw what there is to draw as PNGs, `best` marked. Returns: their paths."""
     trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    complete = [t for t in trials if is_result(t)]
     figures: dict[str, Figure] = {
         "history": draw_history(trials, objectives[0]),
         "slice": draw_slices(complete, objectives[0], space, best),
@@ -64,7 +65,7 @@ def _writer(figure: Figure) -> Callable[[Any], None]:
 def draw_history(trials: Sequence[FrozenTrial], objective: Objective) -> Figure:
     """The value of each trial, in the order in which they began, and the best so far."""
     figure, (axes,) = _figure(1, 6.4, 3.8)
-    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    complete = [t for t in trials if is_result(t)]
     edge = _limit(axes, complete, objective)
     axes.plot(*_points(complete, edge, objective), "o", color=BLUE, markersize=4.5, label="completed", zorder=3)
     pruned = [t for t in trials if t.state.name == "PRUNED" and t.values]

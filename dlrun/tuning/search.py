@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dlrun.config.identity import canonical
+from dlrun.config.tuning import Pruner
 from dlrun.errors import ConfigError, DlrunError
 from dlrun.sweeps.jobs import Ended, Evaluated, Job, Progressed
 from dlrun.tuning import trials
@@ -18,6 +21,7 @@ from dlrun.tuning.storage import (
     begun,
     is_dead,
     is_ours,
+    is_result,
     open_storage,
     outcome,
     said_simply,
@@ -47,6 +51,10 @@ class Workers(Protocol):
 
     size: int
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is begun."""
+
     def submit(self, job: Job) -> None:
         """Train it when there is room."""
 
@@ -75,24 +83,28 @@ def open_study(asked: Asked, folder: StudyFolder, storage: BaseStorage | None = 
             storage=storage,
             study_name=f"dlrun_{asked.id}",
             directions=[objective.direction for objective in asked.settings.objectives],
-            pruner=make_pruner(asked.settings.pruner, asked.validations),
+            pruner=make_pruner(
+                Pruner("none") if asked.settings.needs_complete else asked.settings.pruner, asked.validations
+            ),
             sampler=make_sampler(asked.settings.sampler, 0, is_conditional=asked.settings.space.is_conditional),
             load_if_exists=True,
         )
-        if not study.get_trials(deepcopy=False):
-            _enqueue(asked, study)
+        _enqueue(asked, study)
     return study
 
 
 def _enqueue(asked: Asked, study: Study) -> None:
-    """Let the defaults, and a grid's points in a random order, wait to be asked."""
-    if asked.defaults is not None:
+    """Let the defaults, and a grid's points in a random order, wait to be asked; those that do not yet."""
+    known = study.get_trials(deepcopy=False)
+    if asked.defaults is not None and not known:
         study.enqueue_trial(dict(asked.defaults))
     if asked.settings.sampler.name == "grid":
+        there = {canonical(trial.system_attrs.get("fixed_params", trial.params)) for trial in known}
         grid = [p for p in asked.settings.space.grid(asked.settings.sampler.points) if p != asked.defaults]
         random.Random(asked.settings.sampler.seed).shuffle(grid)
         for params in grid:
-            study.enqueue_trial(dict(params))
+            if canonical(dict(params)) not in there:
+                study.enqueue_trial(dict(params))
 
 
 class Search:
@@ -115,7 +127,9 @@ class Search:
         self.running: dict[int, Running] = {}
         self._before, self._began = seconds, time.monotonic()
         self.is_private = self.settings.storage in (None, "journal")
-        self._done_here = self._failed_here = self._repeats = 0
+        self._repeats = 0
+        over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        self._ended, self._failed = len(over), sum(outcome(trial).get("status") == trials.FAILED for trial in over)
 
     @property
     def seconds(self) -> float:
@@ -129,7 +143,7 @@ class Search:
             fail; UsageError if the storage cannot be used any more.
         """
         with (
-            said_simply(where(self.settings.storage, self.folder.path)),
+            said_simply(where(self.settings.storage, self.folder.path), opening=False),
             Heartbeat(self.study, self.running, needed=not self.is_private),
         ):
             try:
@@ -151,46 +165,67 @@ class Search:
             case Evaluated(job=job):
                 workers.answer(job, self._evaluated(self.running[job.number], event))
             case Ended(job=job):
-                self._end(self.running.pop(job.number), event.status, event.summary, event.error)
+                r = self.running.pop(job.number)
+                self._end(r, event.status, event.summary, event.error, event.seconds)
                 self._fill(workers)
 
     def _evaluated(self, r: Running, event: Evaluated) -> bool:
         prune = trials.evaluated(r, event.step, event.epoch, event.metrics, self.settings.objectives)
-        if self._is_late():
+        if self._is_late() and event.step != r.total_steps:  # else all is paid for
             r.why = "time"
         elif prune:
             r.why = "pruned"
         return bool(r.why)
 
-    def _end(self, r: Running, status: str, summary: Mapping[str, Any], error: str | None) -> None:
+    def _end(
+        self, r: Running, status: str, summary: Mapping[str, Any], error: str | None, seconds: float = 0.0
+    ) -> None:
         if status == "interrupted":
             return  # still running, as far as the study knows: it goes on when the study does
-        trials.tell(self.study, r, status, summary, error, self.settings.objectives)
-        self._done_here += 1
-        self._failed_here += status not in ENDED
+        if self.study.get_trials(deepcopy=False)[r.number].state.is_finished():
+            return  # another machine has taken this one for dead, and tries the same again
+        needs_complete = self.settings.needs_complete
+        trials.tell(
+            *(self.study, r, status, summary, error, self.settings.objectives),
+            needs_complete=needs_complete,
+            seconds=seconds,
+        )
+        self._ended += 1
+        self._failed += status not in ENDED
         self.ended(self.study.get_trials(deepcopy=False)[r.number])
-        if self._done_here == self._failed_here >= FAILURES:
+        if self._ended == self._failed >= FAILURES:
             raise SearchFailedError(
-                f"the first {self._failed_here} trials failed, the last with: {error or summary.get('error')}; see "
+                f"the first {self._failed} trials failed, the last with: {error or summary.get('error')}; see "
                 f"{self.folder}/trials. Nothing more was tried."
             )
 
     def _take_up(self, workers: Workers) -> None:
-        """Go on with what a sitting that was killed has begun; give up what another machine has left."""
+        """Go on with what a sitting that was killed has begun."""
         from optuna.trial import Trial, TrialState
 
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = Trial(self.study, frozen._trial_id)
             if is_ours(frozen, self.folder.path, is_private=self.is_private):
-                self._begin(trial, workers)
-            elif is_dead(frozen, time.time()):
+                self._begin(Trial(self.study, frozen._trial_id), workers)
+
+    def _give_up_lost(self) -> None:
+        """What a machine has left that gives no sign of life is tried again under another number."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import Trial, TrialState
+
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if is_ours(frozen, self.folder.path, is_private=self.is_private) or not is_dead(frozen, time.time()):
+                continue
+            with suppress(UpdateFinishedTrialError):  # a third machine was quicker
+                trial = Trial(self.study, frozen._trial_id)
                 trial.set_user_attr(LOST, True)
                 self.study.tell(trial, state=TrialState.FAIL)
                 self.study.enqueue_trial(frozen.params)
 
     def _fill(self, workers: Workers) -> None:
         """Ask for trials as long as there are workers and budget."""
-        while len(self.running) < workers.size and not self._is_spent():
+        if not self.is_private:
+            self._give_up_lost()
+        while not workers.stopping and len(self.running) < workers.size and not self._is_spent():
             known = [t for t in self.study.get_trials(deepcopy=False) if not _waits(t)]
             self.study.sampler = make_sampler(
                 self.settings.sampler, len(known), is_conditional=self.settings.space.is_conditional
@@ -225,14 +260,19 @@ class Search:
     def _is_told(self, trial: Any, job: Job) -> bool:
         """Whether the same run has been done before: it would come to the same, so that is told."""
         done = (t for t in self.study.get_trials(deepcopy=False) if begun(t).get("id") == job.id)
-        same = next((t for t in done if t.state.name == "COMPLETE"), None)
+        same = next((t for t in done if is_result(t) or outcome(t).get("status") in ("pruned", "diverged")), None)
         if same is None:
             self._repeats = 0
             return False
         self._repeats += 1
-        known = outcome(same) | {"status": f"same as {same.number}", "seconds": 0.0}
-        trial.set_user_attr(OUTCOME, known | {"run": begun(same)["run"]})
-        self.study.tell(trial, same.values)
+        status = f"same as {same.number}" if is_result(same) else outcome(same)["status"]
+        trial.set_user_attr(OUTCOME, outcome(same) | {"status": status, "seconds": 0.0, "run": begun(same)["run"]})
+        if same.state.name == "COMPLETE":
+            self.study.tell(trial, same.values)
+        else:
+            for step, value in same.intermediate_values.items():
+                trial.report(value, step)
+            self.study.tell(trial, state=same.state)
         self.ended(self.study.get_trials(deepcopy=False)[trial.number])
         return True
 
@@ -258,6 +298,7 @@ class Search:
         if self.settings.sampler.name == "grid" and not any(map(_waits, all_trials)):
             return True
         used = sum(float(outcome(t).get("seconds", 0.0)) for t in known)
+        used += sum(time.monotonic() - r.began for r in self.running.values())
         return budget.device_hours is not None and used >= 3600 * budget.device_hours
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -54,6 +55,11 @@ class Settings:
     defaults_first: bool
     folder: str | None
 
+    @property
+    def needs_complete(self) -> bool:
+        """Whether the search learns from complete trials alone, so that pruned ones would be asked for again."""
+        return self.sampler.name in ("gp", "cmaes", "nsga2") or len(self.objectives) > 1
+
 
 def read_settings(typed: Sequence[str], config_dir: str | None) -> Settings:
     """The settings that `dlrun tune WORDS` asks for.
@@ -89,7 +95,7 @@ def settings(name: str, given: dict[str, Any]) -> Settings:
     seconds, limits, wrong_time = _limits(budget)
     problems = [*wrong_space, *wrong_objectives, *wrong_time, *_storage(given.get("storage"))]
     if space is not None and not problems:
-        problems = _together(space, objectives, sampler, budget, seconds)
+        problems = _together(space, objectives, sampler, budget, seconds) + _pruner(given.get("pruner"))
     if problems or space is None:
         raise ConfigError("\n".join(problems))
     return Settings(
@@ -103,7 +109,7 @@ def settings(name: str, given: dict[str, Any]) -> Settings:
         budget=budget,
         seconds=seconds,
         limits=limits,
-        storage=given.get("storage"),
+        storage=_absolute(given.get("storage")),
         seeds=given.get("seeds", 5),
         jobs=given.get("jobs"),
         defaults_first=given.get("defaults_first", True),
@@ -147,7 +153,7 @@ def _set(given: dict[str, Any], word: str, loader: ConfigLoader) -> None:
         space = node.setdefault("space", {})
         rest = path[1:]
         known = [n for n in range(len(rest), 0, -1) if ".".join(rest[:n]) in space]
-        size = known[0] if known else len(rest)
+        size = known[0] if known and not _is_dimension(item) else len(rest)
         key, path, node = ".".join(rest[:size]), rest[size:], space
         if not path:
             if item.is_delete():
@@ -170,6 +176,12 @@ def _set(given: dict[str, Any], word: str, loader: ConfigLoader) -> None:
     node[path[-1]] = item.value()
 
 
+def _is_dimension(item: Any) -> bool:
+    """Whether an override gives all that there is to say of a key, and not one of its settings."""
+    value = None if item.is_delete() else item.value()
+    return isinstance(value, Mapping) and ("low" in value or "choices" in value)
+
+
 def _named(given: Any) -> dict[str, Any]:
     return dict(given) if isinstance(given, Mapping) else {"name": given}
 
@@ -186,12 +198,37 @@ def _limits(budget: Budget) -> tuple[float | None, Limits, list[str]]:
         return None, Limits(), [str(error)]
 
 
+def _absolute(storage: str | None) -> str | None:
+    """The same file wherever the search is gone on with from."""
+    if storage is None or storage == "journal" or "://" in storage:
+        return storage
+    return str(Path(storage).expanduser().absolute())
+
+
 def _storage(text: str | None) -> list[str]:
     if text is None or text == "journal" or text.endswith((".db", ".log", ".journal")) or text.startswith(SCHEMES):
         return []
     return [
         "tune.storage must be null (study.db in the study's folder), journal, a file FILE.db or FILE.journal, or the "
         f"URL of a database such as postgresql://user@host/name, got '{text}'."
+    ]
+
+
+def _pruner(given: Any) -> list[str]:
+    """Settings that a pruner does not have."""
+    own = {
+        "median": ("startup", "warmup"),
+        "patient": ("startup", "warmup", "patience", "min_delta"),
+        "asha": ("min_resource", "reduction_factor"),
+        "hyperband": ("min_resource", "max_resource", "reduction_factor"),
+        "none": (),
+    }
+    settings = _named(given or "median")
+    has = own[settings.pop("name", "median")]
+    return [
+        f"tune.pruner.{key} is no setting of this pruner, which has {', '.join(has) or 'none'}; leave it out."
+        for key in settings
+        if key not in has
     ]
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dlrun.runs.console import clock, number
 from dlrun.tuning.objectives import Objective
-from dlrun.tuning.storage import outcome
+from dlrun.tuning.storage import is_result, outcome
 from dlrun.tuning.trials import label
 from dlrun.tuning.winner import rank
 
@@ -77,7 +77,7 @@ class Teller:
 
     def _table(self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]) -> Table:
         several = len(self.objectives) > 1
-        complete = [t for t in trials if t.values and t.state.name == "COMPLETE"]
+        complete = [t for t in trials if is_result(t)]
         shown = list(best) if several else sorted(complete, key=lambda t: rank(t, self.objectives[0]))[:ROWS]
         title = "Pareto front" if several else f"The best {len(shown)}"
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
@@ -102,7 +102,7 @@ class Teller:
         return "  ".join(f"{o.name} {number(v)}" for o, v in zip(self.objectives, trial.values, strict=True))
 
     def _is_best(self, trial: FrozenTrial) -> bool:
-        if trial.state.name != "COMPLETE" or len(self.objectives) > 1:
+        if not is_result(trial) or len(self.objectives) > 1:
             return False
         if self.best is None or rank(trial, self.objectives[0]) < rank(self.best, self.objectives[0]):
             self.best = trial

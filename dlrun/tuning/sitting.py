@@ -99,8 +99,13 @@ def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker, storage: BaseSt
 def _greet(asked: Asked, folder: StudyFolder, study: Study, teller: Teller) -> None:
     s = asked.settings
     teller.say(f"tune {s.name}: {len(s.space.dimensions)} keys, {s.sampler.name}, pruner {s.pruner.name}, {folder}")
-    if len(s.objectives) > 1 and s.pruner.name != "none":
-        teller.say("Several objectives: nothing is pruned, as pruners compare one number.")
+    if s.needs_complete and s.pruner.name != "none":
+        why = (
+            "as pruners compare one number"
+            if len(s.objectives) > 1
+            else f"as {s.sampler.name} learns from whole trials"
+        )
+        teller.say(f"Nothing is pruned, {why}.")
     if asked.note:
         teller.say(asked.note)
     known = _ended(study)
@@ -135,7 +140,7 @@ def _leave(asked: Asked, folder: StudyFolder, study: Study, best: Sequence[Froze
     """Write the winner's recipe and the pictures. Returns: lines that say where they are."""
     run = run_of(folder, best[0])
     lines = [f"study    {folder}", f"best     {run}"]
-    composed = asked.composer.of(best[0].params, run_dir=run.path)
+    composed = asked.composer.of(best[0].params, run_dir=folder.path)
     shown = os.path.relpath(folder.best.parents[1])
     again = command(folder.best, asked.config_dir, shown)
     reached = ", ".join(f"{o.name} {v:.5g}" for o, v in zip(asked.settings.objectives, best[0].values, strict=True))

@@ -124,15 +124,36 @@ class Space:
         return params
 
     def corners(self) -> Iterator[dict[str, Value]]:
-        """Few assignments in which every end of every range and every choice occurs, beside every choice of others'."""
+        """Few assignments in which every end of every range and every choice occurs that can."""
+        seen: set[tuple[str, Value]] = set()
         width = max(len(dimension.ends()) for dimension in self.dimensions)
         for shift, i in itertools.product(range(2), range(width)):
-            params: dict[str, Value] = {}
-            for dimension in self.dimensions:
-                if dimension.holds(params):
-                    ends = dimension.ends()
-                    params[dimension.key] = ends[(i if dimension.kind == "categorical" else i + shift) % len(ends)]
+            params = self._corner({}, i, shift)
+            seen |= set(params.items())
             yield params
+        for dimension in self.dimensions:
+            for end in dimension.ends():
+                if (dimension.key, end) not in seen:  # what it depends on has come together with others only
+                    params = self._corner(self._needed(dimension, end), 0, 0)
+                    seen |= set(params.items())
+                    yield params
+
+    def _corner(self, wanted: Mapping[str, Value], i: int, shift: int) -> dict[str, Value]:
+        """The i-th end of each dimension, of ranges the one `shift` after it, where nothing else is wanted."""
+        params: dict[str, Value] = {}
+        for dimension in self.dimensions:
+            if dimension.holds(params):
+                ends = dimension.ends()
+                end = ends[(i if dimension.kind == "categorical" else i + shift) % len(ends)]
+                params[dimension.key] = wanted.get(dimension.key, end)
+        return params
+
+    def _needed(self, dimension: Dimension, value: Value) -> dict[str, Value]:
+        """What must be chosen for a dimension to exist and have a value."""
+        needed = {dimension.key: value}
+        for key, values in dimension.when.items():
+            needed |= self._needed(self.by_key[key], values[0])
+        return needed
 
     def grid(self, count: int) -> list[dict[str, Value]]:
         """Every combination of `count` points a range, and of all choices."""

@@ -52,8 +52,14 @@ def where(storage: str | None, folder: Path) -> str:
 
 
 @contextmanager
-def said_simply(place: str) -> Iterator[None]:
-    """Whatever a storage raises, as one sentence. Raises: UsageError."""
+def said_simply(place: str, *, opening: bool = True) -> Iterator[None]:
+    """Whatever a storage raises, as one sentence.
+
+    Args:
+        opening: whether nothing is done meanwhile but opening it, so that any error is its own.
+
+    Raises: UsageError.
+    """
     from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
     place = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)
@@ -62,6 +68,8 @@ def said_simply(place: str) -> Iterator[None]:
     except DlrunError:
         raise
     except ImportError:
+        if not opening:
+            raise
         raise UsageError(
             f"tune.storage={place} needs the driver of its database, which is not installed: psycopg2 for PostgreSQL, "
             "PyMySQL for MySQL."
@@ -78,13 +86,15 @@ def said_simply(place: str) -> Iterator[None]:
         text = " ".join(str(error.orig).split())
         raise UsageError(f"tune.storage={place} is no database of Optuna's ({text}); name another file.") from None
     except RuntimeError as error:
-        if "version" in str(error):
+        if opening and "version" in str(error):
             raise UsageError(
                 f"tune.storage={place} is from another version of Optuna than the installed {_version()}: "
                 f"`optuna storage upgrade --storage {place}` brings an older one up to date."
             ) from None
         raise
     except (SQLAlchemyError, ValueError, OSError) as error:
+        if not opening and not isinstance(error, SQLAlchemyError):
+            raise
         raise UsageError(f"tune.storage={place} cannot be opened: {' '.join(str(error).split())}.") from None
 
 
@@ -147,6 +157,11 @@ def begun(trial: Any) -> dict[str, Any]:
 def outcome(trial: Any) -> dict[str, Any]:
     """What was noted of a trial when it ended."""
     return dict(trial.user_attrs.get(OUTCOME) or {})
+
+
+def is_result(trial: Any) -> bool:
+    """Whether a trial has come to values of its own; a diverged one may have been told the worst known."""
+    return trial.state.name == "COMPLETE" and outcome(trial).get("status") != "diverged"
 
 
 def is_ours(trial: Any, folder: Path, *, is_private: bool) -> bool:

@@ -100,11 +100,17 @@ class Composer:
         return replace(base, config=config, hydra=hydra, overrides=words)
 
 
-def check_space(composer: Composer, space: Space) -> None:
-    """Compose and check few configurations in which every end and choice occurs. Raises: ConfigError."""
+def check_space(composer: Composer, space: Space) -> str:
+    """Compose and check few configurations in which every end and choice occurs.
+
+    Returns: a hash of them.
+    Raises: ConfigError.
+    """
+    known = []
     for params in space.corners():
         try:
-            composer.of(params)
+            config = composer.of(params).config
+            known.append({key: value for key, value in config.items() if key != "name"})
         except ConfigError as error:
             words = " ".join(word(key, value) for key, value in params.items())
             hint = ""
@@ -112,6 +118,7 @@ def check_space(composer: Composer, space: Space) -> None:
                 hint = " A key that exists beside one choice only needs a condition, as in when: {optimizer: sgd}."
             first = str(error).splitlines()[0]
             raise ConfigError(f"tune.space allows {words}, which is refused: {first}{hint}") from None
+    return hashlib.sha256(canonical({"ends": known}).encode()).hexdigest()
 
 
 def default_params(composer: Composer, base: Composed, space: Space) -> tuple[dict[str, Value] | None, str]:
@@ -143,6 +150,7 @@ class Asked:
     Attributes:
         base: the configuration without any parameter of the search.
         defaults: its parameters, to be tried first; None with `note` saying why not.
+        reach: a hash of the configurations at the ends of the space, which know what is in the files of its choices.
     """
 
     settings: Settings
@@ -151,6 +159,7 @@ class Asked:
     base: Composed
     defaults: dict[str, Value] | None
     note: str
+    reach: str = ""
 
     @property
     def id(self) -> str:
@@ -164,6 +173,7 @@ class Asked:
             "sampler": vars(s.sampler),
             "pruner": vars(s.pruner),
             "storage": s.storage,
+            "reach": self.reach,
         }
         return hashlib.sha256(canonical(content).encode()).hexdigest()[:8]
 
@@ -182,9 +192,9 @@ def ask(given: Settings, config_dir: str | None) -> Asked:
     """Compose what a search is about, and everything that it could come upon at its ends. Raises: ConfigError."""
     composer = Composer(merged(given.words, [NO_TEST]), config_dir)
     base = composer.compose()
-    check_space(composer, given.space)
+    reach = check_space(composer, given.space)
     defaults, note = default_params(composer, base, given.space) if given.defaults_first else (None, "")
-    return Asked(given, config_dir, composer, base, defaults, note)
+    return Asked(given, config_dir, composer, base, defaults, note, reach)
 
 
 class StudyFolder:
@@ -261,7 +271,7 @@ def begin(folder: StudyFolder, asked: Asked, command: str) -> None:
                 "name": asked.settings.name,
                 "command": command,
                 "config_dir": asked.config_dir and str(Path(asked.config_dir).expanduser().absolute()),
-                "tune": asked.settings.given,
+                "tune": asked.settings.given | {"storage": asked.settings.storage},
                 "status": "running",
                 "seconds": 0.0,
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from dlrun.config.compose import Composed
 from dlrun.runs.directory import RunDirectory
 from dlrun.tuning.objectives import COSTS, Objective, measured_names, values
 from dlrun.tuning.space import Value
-from dlrun.tuning.storage import BEGUN, OUTCOME, owner
+from dlrun.tuning.storage import BEGUN, OUTCOME, is_result, owner
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -31,6 +32,7 @@ class Running:
     Attributes:
         steps: of the optimizer, at which it was validated; their count is what pruners are told.
         why: why it is to stop, once that is decided: "pruned" or "time".
+        began: when, on the monotonic clock.
     """
 
     trial: Trial
@@ -40,6 +42,7 @@ class Running:
     total_steps: int | None = None
     epoch: float = 0.0
     why: str = ""
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def number(self) -> int:
@@ -109,17 +112,22 @@ def tell(
     summary: Mapping[str, Any],
     error: str | None,
     objectives: Sequence[Objective],
+    *,
+    needs_complete: bool = False,
+    seconds: float = 0.0,
 ) -> list[float] | None:
     """Tell how a trial ended. Returns: its values, None if it has none that count.
 
-    A diverged trial is told as pruned, so that the search keeps away from there; one that failed says nothing about
-    its parameters.
+    A diverged trial is told as pruned, so that the search keeps away from there; or with the worst values known, if the
+    search learns from complete trials alone. One that failed says nothing about its parameters.
+
+    Args:
+        seconds: that it took, if its run could not say.
 
     Raises: NotMeasuredError if what the search is for was not measured.
     """
     from optuna.trial import TrialState
 
-    single = len(objectives) == 1
     found: list[float] | None = None
     if status in ("completed", "early_stopped"):
         found = _values(r, summary, objectives)
@@ -128,14 +136,16 @@ def tell(
     noted = {
         "status": "out_of_time" if status == "pruned" and r.why == "time" else status,
         "epochs": summary.get("epochs"),
-        "seconds": summary.get("seconds"),
+        "seconds": summary.get("seconds", round(seconds, 2)),
         "loss": ((summary.get("best") or {}).get("metrics") or {}).get("val/loss"),
         "error": str(error or summary.get("error") or "")[:500],
     }
     r.trial.set_user_attr(OUTCOME, {key: value for key, value in noted.items() if value not in (None, "")})
     if found is not None:
         study.tell(r.trial, found)
-    elif status in ("pruned", "diverged") and single:
+    elif status == "diverged" and needs_complete and (bad := _worst(study, objectives)):
+        study.tell(r.trial, bad)
+    elif status in ("pruned", "diverged") and len(objectives) == 1:
         if status == "diverged" and objectives[0].name not in COSTS:
             r.steps.add(max(r.steps, default=0) + 1)
             report(r, math.nan)
@@ -143,6 +153,15 @@ def tell(
     else:
         study.tell(r.trial, state=TrialState.FAIL)
     return found
+
+
+def _worst(study: Study, objectives: Sequence[Objective]) -> list[float]:
+    """The worst value of each objective so far; none if there is no complete trial."""
+    complete = [trial.values for trial in study.get_trials(deepcopy=False) if is_result(trial)]
+    return [
+        min(column) if objective.higher_is_better else max(column)
+        for objective, column in zip(objectives, zip(*complete, strict=True), strict=False)
+    ]
 
 
 def _values(r: Running, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> list[float]:

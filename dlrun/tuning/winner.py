@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.runs.directory import RunDirectory
 from dlrun.sweeps.jobs import Ended, Job
 from dlrun.tuning.objectives import Objective
 from dlrun.tuning.search import Workers
-from dlrun.tuning.storage import begun, outcome
+from dlrun.tuning.storage import begun, is_result, outcome, owner
 from dlrun.tuning.study import Asked, StudyFolder
 
 if TYPE_CHECKING:
@@ -22,13 +23,11 @@ DONE = ("completed", "early_stopped")
 
 def best_trials(study: Study, objectives: Sequence[Objective]) -> list[FrozenTrial]:
     """The best trial; of several objectives the Pareto front, the best in the first objective first."""
-    from optuna.trial import TrialState
-
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in study.get_trials(deepcopy=False) if is_result(trial)]
     if not complete:
         return []
     if len(objectives) > 1:
-        front = study.best_trials
+        front = [trial for trial in study.best_trials if is_result(trial)]
         return sorted(front, key=lambda trial: rank(trial, objectives[0]))
     return [min(complete, key=lambda trial: rank(trial, objectives[0]))]
 
@@ -46,6 +45,8 @@ def described(trial: FrozenTrial, objectives: Sequence[Objective]) -> dict[str, 
         "values": {o.name: value for o, value in zip(objectives, trial.values, strict=True)},
         "params": dict(trial.params),
         "run": outcome(trial).get("run") or begun(trial).get("run"),
+        "host": begun(trial).get("host"),
+        "folder": begun(trial).get("folder"),
     }
 
 
@@ -108,6 +109,10 @@ def _gathered(metrics: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return found
 
 
-def run_of(folder: StudyFolder, trial: FrozenTrial) -> RunDirectory:
-    """The run of a trial."""
-    return RunDirectory(folder.path / (outcome(trial).get("run") or begun(trial)["run"]))
+def run_of(folder: StudyFolder, trial: FrozenTrial) -> str:
+    """Where the run of a trial is: a path, behind the name of its machine if that is another."""
+    run, known = outcome(trial).get("run") or begun(trial)["run"], begun(trial)
+    mine = owner(folder.path)
+    if known.get("host", mine["host"]) != mine["host"]:
+        return f"{known['host']}:{known['folder']}/{run}"
+    return str(RunDirectory(Path(known.get("folder", mine["folder"])) / run))

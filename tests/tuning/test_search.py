@@ -1,5 +1,6 @@
 """The search: who is asked, who is pruned, what is told, what is left after a kill. The runs are formulas."""
 
+import dataclasses
 import random
 from contextlib import suppress
 
@@ -174,6 +175,100 @@ def test_the_budget_counts_trials_time_and_device_hours(tmp_path, monkeypatch):
     assert [t.user_attrs[OUTCOME]["status"] for t in study.get_trials()] == ["out_of_time", "out_of_time"]
 
 
+def test_what_is_trained_to_its_end_counts_though_the_time_is_over(tmp_path, monkeypatch):
+    what, where = asked(tmp_path, budget={"time": "1h"})
+    study = open_study(what, where, InMemoryStorage())
+    clock = iter([0.0])
+    monkeypatch.setattr(Search, "seconds", property(lambda self: next(clock, 3601.0)))
+    Search(what, where, study, lambda trial: None).go(FakePool(rising, epochs=1, size=1))
+    assert [t.state.name for t in study.get_trials()] == ["COMPLETE"]
+
+
+def test_a_trial_whose_process_dies_counts_in_device_hours(tmp_path):
+    class Dying(FakePool):
+        def _ended(self, job, status, epoch, values):
+            ended = super()._ended(job, status, epoch, values)
+            return dataclasses.replace(ended, status="failed", summary={}, seconds=5.0)
+
+    study = search(tmp_path, Dying(rising, size=1), budget={"device_hours": 9 / 3600, "trials": 50})
+    assert len(study.get_trials()) == 2
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2"])
+def test_samplers_that_learn_from_whole_trials_get_whole_trials(tmp_path, sampler):
+    """Else they would ask for a pruned or diverged point again and again."""
+    space = {"x": {"low": 0.0, "high": 1.0}, "y": {"low": 0.0, "high": 1.0}}
+
+    def curve(params, epoch):
+        return "diverged" if params["x"] > 0.6 and epoch == 2 else rising(params, epoch)
+
+    pool = FakePool(curve, size=1)
+    given = {"sampler": {"name": sampler, "startup": 3}, "pruner": {"name": "median", "startup": 0}}
+    study = search(tmp_path, pool, space=space, budget={"trials": 9}, **given)
+    assert not pool.pruned_at
+    trials = study.get_trials()
+    assert "COMPLETE" in {t.state.name for t in trials if t.user_attrs[OUTCOME]["status"] == "diverged"}
+    best = best_trials(study, asked(tmp_path)[0].settings.objectives)[0]
+    assert best.user_attrs[OUTCOME]["status"] == "completed"
+    assert best.value == max(t.value for t in trials if t.user_attrs[OUTCOME]["status"] == "completed")
+
+
+def test_a_pruned_run_is_not_trained_again(tmp_path):
+    what, where = asked(tmp_path, pruner={"name": "median", "startup": 1}, budget={"trials": 3})
+    study = open_study(what, where, InMemoryStorage())
+    for value in (0.9, 0.1, 0.1):
+        study.enqueue_trial({"x": value})
+    pool = FakePool(rising, size=1)
+    Search(what, where, study, lambda trial: None).go(pool)
+    assert pool.started == [0, 1]
+    first, again = study.get_trials()[1:]
+    assert (again.state, again.intermediate_values) == (TrialState.PRUNED, first.intermediate_values)
+
+
+def test_a_grid_that_was_not_wholly_written_down_is_completed(tmp_path):
+    what, where = asked(tmp_path, space={"x": [0.1, 0.2, 0.3, 0.4]}, sampler="grid", budget={"trials": 100})
+    study = open_study(what, where, InMemoryStorage())
+    partial = InMemoryStorage()
+    begun = optuna.create_study(storage=partial, study_name=study.study_name, direction="maximize")
+    for trial in study.get_trials()[:2]:
+        begun.enqueue_trial(trial.system_attrs["fixed_params"])
+    again = open_study(what, where, partial)
+    points = [t.system_attrs["fixed_params"]["x"] for t in again.get_trials()]
+    assert sorted(points) == [0.1, 0.2, 0.3, 0.4]
+    assert len(open_study(what, where, partial).get_trials()) == 4
+
+
+def test_nothing_is_asked_for_once_it_is_to_stop(tmp_path):
+    """What a trial tries depends on the results so far, which those under way have not given yet."""
+    pool = FakePool(rising, size=2)
+    what, where = asked(tmp_path, budget={"trials": 8})
+    study = open_study(what, where, InMemoryStorage())
+    one = Search(what, where, study, lambda trial: None)
+    one._fill(pool)
+    pool.stopping = True
+    for event in pool.events():
+        one._handle(event, pool)
+    assert [t.state.name for t in study.get_trials()] == ["RUNNING", "RUNNING"]
+
+
+def test_failures_at_the_beginning_of_a_later_sitting_do_not_end_the_search(tmp_path):
+    memory = InMemoryStorage()
+    search(tmp_path, FakePool(rising, size=1), memory, budget={"trials": 2})
+    failing = FakePool(lambda params, epoch: "failed", size=1)
+    study = search(tmp_path, failing, memory, budget={"trials": 7})
+    assert len(study.get_trials()) == 7
+
+
+def test_errors_of_others_are_not_the_storages(tmp_path):
+    def broken(trial):
+        raise BrokenPipeError("gone")
+
+    what, where = asked(tmp_path)
+    study = open_study(what, where, InMemoryStorage())
+    with pytest.raises(BrokenPipeError):
+        Search(what, where, study, broken).go(FakePool(rising))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_killed_search_ends_as_if_undisturbed(tmp_path, seed):
     """Nothing is repeated beyond what no checkpoint holds, nothing lost, and no trial runs for ever."""
@@ -206,9 +301,14 @@ def test_a_killed_search_ends_as_if_undisturbed(tmp_path, seed):
 
 def test_an_interrupted_trial_is_gone_on_with(tmp_path):
     pool = FakePool(rising)
-    pool.stopping = True
     memory = InMemoryStorage()
-    study = search(tmp_path, pool, memory, budget={"trials": 2})
+    what, where = asked(tmp_path, budget={"trials": 2})
+    study = open_study(what, where, memory)
+    one = Search(what, where, study, lambda trial: None)
+    one._fill(pool)
+    pool.stopping = True
+    for event in pool.events():
+        one._handle(event, pool)
     assert [t.state.name for t in study.get_trials()] == ["RUNNING", "RUNNING"]
     again = search(tmp_path, FakePool(rising), memory, budget={"trials": 2})
     assert [t.state.name for t in again.get_trials()] == ["COMPLETE", "COMPLETE"]

@@ -2,11 +2,15 @@
 
 import math
 import re
+import shlex
 
 import pytest
 
+from dlrun.commands.tune import HELP
 from dlrun.tuning.objectives import LOWER_IS_BETTER, read_objectives
+from dlrun.tuning.settings import read_settings
 from dlrun.tuning.space import Dimension, category, read_space, word
+from dlrun.tuning.study import ask
 
 
 def space(**given):
@@ -191,3 +195,35 @@ def test_the_direction_of_an_objective_is_that_of_its_metric():
 def test_objectives_that_cannot_be(given, said):
     _, problems = read_objectives(given)
     assert [said in problem for problem in problems] == [True], problems
+
+
+def test_corners_reach_every_choice_whatever_it_depends_on():
+    space, problems = read_space(
+        {
+            "a": ["x", "y"],
+            "b": {"choices": [1, 2], "when": {"a": "y"}},
+            "c": {"low": 0.0, "high": 1.0, "when": {"a": "y", "b": 1}},
+        }
+    )
+    assert not problems
+    corners = list(space.corners())
+    met = {pair for params in corners for pair in params.items()}
+    assert met == {("a", "x"), ("a", "y"), ("b", 1), ("b", 2), ("c", 0.0), ("c", 1.0)}
+    assert all(
+        dimension.holds(params) == (dimension.key in params) for params in corners for dimension in space.dimensions
+    )
+
+
+def lines_of_the_help() -> list[list[str]]:
+    lines = [line.strip() for line in HELP().splitlines() if line.strip().startswith("dlrun tune tune=mlp_")]
+    return [shlex.split(re.split(r" {4,}", line)[0])[2:] for line in lines]
+
+
+@pytest.mark.parametrize("words", lines_of_the_help(), ids=" ".join)
+def test_what_the_help_shows_is_a_search(words: list[str]):
+    ask(read_settings(words, None), None)
+
+
+def test_a_key_below_a_searched_group_is_added():
+    words = ["tune=mlp_digits", "tune.space.optimizer.eps={low: 1e-9, high: 1e-6, log: true, when: {optimizer: adamw}}"]
+    assert "optimizer.eps" in read_settings(words, None).space.by_key
