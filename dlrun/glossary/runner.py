@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,26 +13,6 @@ from dlrun.glossary.entry import Entry
 from dlrun.glossary.record import Record
 
 Outcome = tuple[Entry, Record | str]  # a record, or what went wrong in one sentence
-
-
-def measure_all(entries: Sequence[Entry], outputs: Path, jobs: int) -> Iterator[Outcome]:
-    """Measure every entry into a folder of its own; outcomes come as they are ready.
-
-    Every measurement runs on one thread, so that `jobs` changes no number.
-    """
-    if jobs == 1 or len(entries) == 1:
-        for entry in entries:
-            yield entry, _measure(entry, outputs)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        # Those that train take longest, so they go first.
-        ordered = sorted(entries, key=lambda entry: entry.runs is None)
-        waiting: dict[Future[Record | str], Entry] = {pool.submit(_measure, e, outputs): e for e in ordered}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _measure(entry: Entry, outputs: Path) -> Record | str:
@@ -43,3 +24,46 @@ def _measure(entry: Entry, outputs: Path) -> Record | str:
         return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def measure_all(
+    entries: Sequence[Entry], outputs: Path, jobs: int, measure: Callable[[Entry, Path], Record | str] = _measure
+) -> Iterator[Outcome]:
+    """Measure every entry into a folder of its own; outcomes come as they are ready.
+
+    Every measurement runs on one thread, so that `jobs` changes no number.
+
+    Args:
+        measure: does one; it must be a function of a module, to be found in other processes.
+    """
+    if jobs == 1 or len(entries) == 1:
+        for entry in entries:
+            yield entry, measure(entry, outputs)
+        return
+    # Those that train take longest, so they go first.
+    ordered = sorted(entries, key=lambda entry: entry.runs is None)
+    died = []  # with their process, or another's: whose it was shows when each has one of its own
+    for entry, outcome in _in_processes(ordered, outputs, jobs, measure):
+        if outcome is None:
+            died.append(entry)
+        else:
+            yield entry, outcome
+    for entry in died:
+        for _, outcome in _in_processes([entry], outputs, 1, measure):
+            yield entry, outcome or "its process was killed, perhaps for want of memory"
+
+
+def _in_processes(
+    entries: Sequence[Entry], outputs: Path, jobs: int, measure: Callable[[Entry, Path], Record | str]
+) -> Iterator[tuple[Entry, Record | str | None]]:
+    """Measure in a pool of processes; None of an entry that was not measured as one of the processes has died."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting: dict[Future[Record | str], Entry] = {pool.submit(measure, e, outputs): e for e in entries}
+        try:
+            for future in as_completed(waiting):
+                try:
+                    yield waiting[future], future.result()
+                except BrokenProcessPool:
+                    yield waiting[future], None
+        finally:
+            pool.shutdown(cancel_futures=True)
