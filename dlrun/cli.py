@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns: the exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
     words = sys.argv[1:] if argv is None else argv
+    if sys.platform == "win32":
+        print("dlrun: it runs on Linux and macOS; on Windows, use WSL.", file=sys.stderr)
+        return UsageError.exit_code
     # None where it has been closed (`>&-`) or there is no console; no file that a run opens may come in its place.
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):

@@ -254,6 +254,14 @@ def test_a_sweep_runs_every_job_also_after_one_has_failed(here, capsys):
     assert sorted(summary["status"] for summary in summaries) == ["completed", "completed", "diverged", "diverged"]
 
 
+def test_determinism_is_a_matter_of_the_run_that_asks_for_it(here):
+    words = ["data=moons", "model.widths=[4]", "trainer.max_steps=1"]
+    dlrun.train([*words, "trainer.deterministic=true"], quiet=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    dlrun.train(words, quiet=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_run_as_a_python_object(here):
     run = dlrun.train([*QUICK, "hydra.run.dir=run"], quiet=True)
     assert run.status == "completed"

@@ -44,8 +44,7 @@ def assemble(
     if device.type == "cpu":
         keep_freed_memory()
     make_repeatable()
-    if settings.deterministic:
-        make_deterministic()
+    make_deterministic(settings.deterministic)
     if not settings.compile:
         keep_dynamo_unloaded()
     splits = splits or build.build_data(config)

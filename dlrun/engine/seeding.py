@@ -3,7 +3,7 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,6 +61,18 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
+def is_same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether nothing was drawn between two calls of `random_state`."""
+    for key, value in one.items():
+        if isinstance(value, Mapping):
+            equal = is_same_state(value, other[key])
+        else:
+            equal = torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+        if not equal:
+            return False
+    return True
+
+
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """The inverse of `random_state`."""
     torch.set_rng_state(state["torch"])
@@ -82,9 +94,11 @@ def make_repeatable() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def make_deterministic() -> None:
-    """Let torch refuse operations whose result may change from run to run."""
-    # cuBLAS reads it when its first handle is made, so it must be set before the first matrix product.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+def make_deterministic(wanted: bool = True) -> None:
+    """Let torch refuse operations whose result may change from run to run; or take them again, after a run that did."""
+    if wanted:
+        # cuBLAS reads it when its first handle is made, so it must be set before the first matrix product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)

@@ -3,12 +3,13 @@
 import fcntl
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dlrun.errors import UsageError, did_you_mean
 from dlrun.runs.files import write_json, write_text
@@ -109,12 +110,28 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UsageError(f"{self} is being trained by another process.") from None
-            yield
+            _LOCKS.append(file)
+            try:
+                yield
+            finally:
+                _LOCKS.remove(file)
 
     def __str__(self) -> str:
         """As short as can be typed: relative to the current folder when below it."""
         here = Path.cwd()
         return str(self.path.relative_to(here)) if self.path.is_relative_to(here) else str(self.path)
+
+
+_LOCKS: list[TextIO] = []
+
+
+def _let_go() -> None:
+    """In a forked process, such as loads data: it may outlive the one that trains, and would keep the run locked."""
+    while _LOCKS:
+        _LOCKS.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class _LogFile(logging.FileHandler):

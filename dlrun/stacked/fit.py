@@ -22,6 +22,10 @@ class CannotStackError(DlrunError):
     """Runs cannot be trained as one, though each can be trained alone. Nothing has been written."""
 
 
+class StackBrokenError(DlrunError):
+    """Runs could not go on as one. What they have saved is enough to go on with each alone."""
+
+
 def check_parts(trainings: Sequence[Training]) -> None:
     """Refuse what only the parts themselves can tell. Raises: CannotStackError."""
     for t in trainings:

@@ -91,7 +91,8 @@ def share_schedules(members: Sequence[Member]) -> None:
     for member in members:
         step, config = member.training.train_step, member.session.a.config
         course = {key: config.get(key) for key in ("optimizer", "scheduler")}
-        if getattr(step.schedule, "interval", "metric") != "metric":
+        # One that cycles momentum writes it into the optimizer it was made for, so each needs its own.
+        if getattr(step.schedule, "interval", "metric") != "metric" and not step.schedule.cycles_momentum:
             step.schedule = known.setdefault(canonical(course), step.schedule)
 
 

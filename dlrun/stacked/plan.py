@@ -29,6 +29,7 @@ REFUSED: dict[str, str] = {
     "trainer.penalty": "its objective is the loss alone; set it to null",
     "trainer.distill": "its objective is the loss alone; set it to null",
     "trainer.freeze": "all its weights learn at every step; set it to null",
+    "trainer.swa": "its average is not that of one run; set it to null",
     "trainer.checkpoint_activations": "it keeps its activations; set it to false",
     "model.carry": "it does not carry states from batch to batch; set it to false",
 }
@@ -57,6 +58,9 @@ def obstacle(config: Mapping[str, Any]) -> str:
         value = _get(config, key)
         if value not in PLAIN.get(key, (None, False)):
             return f"{key}={value} cannot be trained in a stack: {why}."
+    for name, node in (config.get("callbacks") or {}).items():
+        if not str(node.get("_target_", "")).startswith("dlrun."):
+            return f"callbacks.{name} cannot be trained in a stack: a callback may look at what is not there in one."
     data, optimizer = config["data"], config["optimizer"]
     if data.get("batch_size") == "auto":
         return "data.batch_size=auto cannot be trained in a stack: it is found for one run at a time; give a number."

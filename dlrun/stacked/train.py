@@ -32,7 +32,7 @@ def train_stack(
         consoles: one for each run.
         forced: also where it is not known to be faster than one run after the other.
 
-    Raises: CannotStackError, and other DlrunErrors, before anything is written.
+    Raises: CannotStackError, and other DlrunErrors, before anything is written; StackBrokenError later.
     """
     refuse(composed)
     members = make_members(composed, consoles, check=None if forced else partial(refuse_slow, len(composed)))

@@ -20,6 +20,7 @@ from dlrun.engine.training import Training
 from dlrun.session import FINISHED
 from dlrun.stacked.batches import Batches
 from dlrun.stacked.counting import Counts
+from dlrun.stacked.fit import StackBrokenError
 from dlrun.stacked.members import Logs, Member, share_schedules
 from dlrun.stacked.stack import Stack
 from dlrun.stacked.update import Each, Together, Update, can_be_together, column_order
@@ -55,7 +56,10 @@ class StackedTraining:
         self._compose()
 
     def go(self) -> None:
-        """Train all to their ends, whatever happens to some."""
+        """Train all to their ends, whatever happens to some.
+
+        Raises: StackBrokenError for what fails in a step of all; each can be gone on with alone.
+        """
         members = list(self.members)
         try:
             with self.interrupt:
@@ -65,12 +69,11 @@ class StackedTraining:
                 while self.members:
                     self._epoch()
             self._close_ended()
-        except (Exception, KeyboardInterrupt) as error:  # of what all do together
-            for member in self.members:
-                self._fail(member, error)
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except Exception as error:  # of what all do together: alone each may do better, as with less memory
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise StackBrokenError(f"the stack failed in a step of all its runs: {reason}") from error
         finally:
+            self._close_ended()
             for member in members:
                 self.logs.speaker = member
                 member.open.close()
@@ -133,7 +136,11 @@ class StackedTraining:
     def _end(self, member: Member) -> None:
         """Finish a run that has left; what is drawn meanwhile is waited for later."""
         finish(member.training)
-        member.finish = member.session.end()
+        try:
+            member.finish = member.session.end()
+        except DivergedError as error:  # found as the last losses were read to be saved
+            diverge(member.training, error)
+            member.finish = member.session.end()
         if member.training.status in FINISHED:
             self.ended.append(member)
         else:

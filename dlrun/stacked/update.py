@@ -164,6 +164,8 @@ class Together:
             else:
                 block.settings = [(*group["betas"], group["eps"]) for group in groups]
             block.columns_of = [self._column(values) for values in zip(*block.settings, strict=True)]
+            if not self.is_sgd:  # subtracted before they are rounded to the weights' type
+                block.columns_of += [self._column([1 - s[i] for s in block.settings]) for i in range(2)]
 
     def _decay(self, block: _Block, gradients: Tensor) -> None:
         """Weight decay: of the weights themselves, or added to their gradients."""
@@ -182,9 +184,9 @@ class Together:
 
     def _adam(self, p: Tensor, g: Tensor, state: list[Tensor], block: _Block) -> None:
         averages, squares = state
-        beta1, beta2, eps = block.columns_of
-        averages.lerp_(g, 1 - beta1)
-        squares.mul_(beta2).add_(g * g * (1 - beta2))
+        _, beta2, eps, rest1, rest2 = block.columns_of
+        averages.lerp_(g, rest1)
+        squares.mul_(beta2).add_(g * g * rest2)
         sizes = [lr / (1 - first**self.count) for lr, (first, _, _) in zip(block.lr, block.settings, strict=True)]
         roots = [math.sqrt(1 - second**self.count) for _, second, _ in block.settings]
         denominator = squares.sqrt().div_(self._column(roots)).add_(eps)

@@ -18,8 +18,15 @@ one after another over those in a stack, one thread on a CPU, 4, 16 and 64 membe
 
 from __future__ import annotations
 
+import copy
+
+import torch
+
 from dlrun.assembly import Assembly
-from dlrun.stacked.fit import CannotStackError
+from dlrun.assembly.parts import convolves
+from dlrun.engine.loaders import Preparation, gather
+from dlrun.engine.seeding import is_same_state, random_state, restore_random_state
+from dlrun.stacked.fit import EXAMPLES, CannotStackError
 from dlrun.stacked.layers import by_hand
 
 PRODUCTS = 4_000_000
@@ -39,8 +46,8 @@ def pays(parameters: int, batch_size: int, members: int, *, is_by_hand: bool, de
 
 def refuse_slow(members: int, a: Assembly) -> None:
     """Raises: CannotStackError if it is not known to pay for so many runs like this one, or would change them."""
-    if _drops_out(a):
-        raise CannotStackError("with dropout the runs of a stack are not those that they would be alone.")
+    if draws(a):
+        raise CannotStackError("with dropout, or other chance in it, a model in a stack is not what it is alone.")
     size, is_by_hand = a.config["data"]["batch_size"], by_hand(a.model) is not None
     if not pays(a.parameters, size, members, is_by_hand=is_by_hand, device=a.device.type):
         raise CannotStackError(
@@ -49,8 +56,15 @@ def refuse_slow(members: int, a: Assembly) -> None:
         )
 
 
-def _drops_out(a: Assembly) -> bool:
-    """Whether chance has a say in the model's outputs, as far as its settings and modules tell."""
-    named = any("drop" in key and bool(value) for key, value in a.config["model"].items() if key != "dropout_kind")
-    modules = (module for module in a.model.modules() if "drop" in type(module).__name__.lower())
-    return named or any(getattr(module, "p", 0) for module in modules)
+def draws(a: Assembly) -> bool:
+    """Whether the model draws random numbers as it trains: tried, on a copy, with examples of the training split."""
+    prepare = Preparation(a.spec, (), a.config["seed"], a.device, convolves(a.model))
+    index = torch.arange(min(EXAMPLES, len(a.splits.train)))
+    batch = prepare(gather(a.splits.train, index).map(lambda tensor: tensor.to(a.device)), 0)
+    before = random_state(a.device)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(a.model).train()(*batch.arguments)
+        return not is_same_state(before, random_state(a.device))
+    finally:
+        restore_random_state(before, a.device)

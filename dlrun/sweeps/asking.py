@@ -51,7 +51,7 @@ def ask(
     request, elsewhere = Request(asked, view, many), Jobs()
     install(request)
     try:
-        hydra.multirun(config_name or CONFIG_NAME, elsewhere, words, with_log_configuration=False)
+        returned = hydra.multirun(config_name or CONFIG_NAME, elsewhere, words, with_log_configuration=False)
     except KeyboardInterrupt:
         if not request.results:
             print(f"dlrun: interrupted after {len(elsewhere.done)} jobs.", file=sys.stderr)
@@ -65,7 +65,7 @@ def ask(
     finally:
         GlobalHydra.instance().clear()
     code = max((result.exit_code for result in request.results), default=None)
-    return Asked(elsewhere.report() if code is None else code, request.results)
+    return Asked(elsewhere.report(returned) if code is None else code, request.results)
 
 
 def go_on(folder: Path, view: View) -> int:

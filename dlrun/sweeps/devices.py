@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from dlrun.machine.cores import usable_cores
 
 MOST = 8  # jobs on one GPU: beyond that they only wait for each other
 ROOM = 0.9  # of a GPU's memory
@@ -21,17 +24,12 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [str(index) for index, _ in enumerate(sorted(folder.iterdir()))] if folder.is_dir() else []
 
 
-def cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Leases:
     """Who has which device.
 
     Args:
         configs: of the jobs. One that trains on the CPU needs no GPU; if one names a GPU by its number, none are lent.
-        jobs: at a time; None: one a GPU, or one a processor.
+        jobs: at a time; None: one a GPU, or one a processor. Of GPUs that are named, one each; of a Mac's, one.
         per_device: jobs on one GPU; "auto": one, until the first has told what memory it takes.
         names: of the GPUs; None finds them.
     """
@@ -49,17 +47,20 @@ class Leases:
         self._jobs, self._auto = jobs, per_device == "auto"
         self._per_device = 1 if per_device == "auto" else per_device
         self._used: Counter[str] = Counter()
+        named = {word for word in words if ":" in word}
+        shared = "mps" in words or ("auto" in words and sys.platform == "darwin")
+        self._without = len(named) or (1 if shared else usable_cores())  # workers where none are lent
 
     @property
     def size(self) -> int:
         """Workers at a time."""
-        most = len(self.names) * self._per_device if self.names else cpus()
+        most = len(self.names) * self._per_device if self.names else self._without
         return self._jobs or most
 
     @property
     def threads(self) -> int:
         """CPU threads of each."""
-        return max(1, cpus() // self.size)
+        return max(1, usable_cores() // self.size)
 
     def take(self) -> str | None:
         """The GPU for one more worker, that with the fewest; None where there are none to lend."""

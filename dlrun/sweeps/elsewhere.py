@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from dlrun.config.check import check
 from dlrun.config.compose import Composed, plain
 from dlrun.errors import DlrunError
+from dlrun.runs.directory import RunDirectory
+from dlrun.runs.files import write_json
 from dlrun.startup import loading
-from dlrun.sweeps.jobs import score
+from dlrun.sweeps.jobs import GOOD, score
 
 
 class Jobs:
@@ -42,12 +46,28 @@ class Jobs:
             kind, value = "" if isinstance(error, DlrunError) else f"{type(error).__name__}: ", float("nan")
             why = kind + " ".join(str(error).split())
             print(f"dlrun: {why}", file=sys.stderr)
+            _leave(folder, why)
         if why:
             self.failed.append(f"{folder.name}: {why}")
         return value
 
-    def report(self) -> int:
-        """Say how they ended. Returns: the exit code."""
+    def report(self, returned: Any = None) -> int:
+        """Say how they ended.
+
+        Args:
+            returned: by Hydra's sweeper. Other processes, as joblib's or submitit's, have noted what is here there.
+
+        Returns: the exit code.
+        """
+        if not self.done:
+            self.done = [Path(one.hydra_cfg.hydra.runtime.output_dir) for one in _job_returns(returned)]
+            ended = [(folder.name, RunDirectory(folder)) for folder in self.done]
+            summaries = [(name, run.read_json(run.summary)) for name, run in ended]
+            self.failed = [
+                f"{name}: {summary.get('error') or summary.get('status', 'it left no summary')}"
+                for name, summary in summaries
+                if summary.get("status") not in GOOD
+            ]
         if not self.done:
             print("the jobs were run by another launcher; dlrun compare shows what they came to")
             return 0
@@ -70,3 +90,20 @@ class Jobs:
         run = train(Composed(values, dict(hydra), folder, overrides), Console())  # type: ignore[arg-type]
         _, value, _ = score(run.read_json(run.summary))
         return exit_code(run), float("nan") if value is None else value
+
+
+def _leave(folder: Path, why: str) -> None:
+    """Note why a job failed that did not come so far as to note it itself."""
+    run = RunDirectory(folder)
+    if not run.summary.exists():
+        with suppress(OSError):
+            write_json(run.summary, {"status": "failed", "error": why})
+
+
+def _job_returns(returned: Any) -> Iterator[Any]:
+    """The JobReturns in what a sweeper gives: lists of lists of them, or nothing."""
+    if hasattr(returned, "hydra_cfg"):
+        yield returned
+    elif isinstance(returned, list | tuple):
+        for inner in returned:
+            yield from _job_returns(inner)

@@ -11,6 +11,7 @@ from dlrun.config.identity import run_id
 from dlrun.runs.directory import RunDirectory
 
 OUTPUT = "output.log"  # what a job's process has printed
+GOOD = ("completed", "early_stopped", "pruned")
 DONE = ("completed", "early_stopped", "diverged", "pruned")  # statuses that the same run would come to again
 
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from dlrun.sweeps.nursery import serve; serve(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
 PIECE_BYTES = 65536
-
+LOOK_SECONDS = 0.1
 
 GONE = "the process that loads PyTorch for the workers has ended; what it said is above. The same words again go on."
 
@@ -55,6 +55,8 @@ class Nursery:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
         self._ended: list[tuple[int, int]] = []
+        self._orphans = 0  # workers asked for that nobody waits for any more
+        self._is_ready = False  # whether it has loaded PyTorch
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(ROOT), str(theirs.fileno())],
@@ -70,12 +72,15 @@ class Nursery:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def fork(self, environment: Mapping[str, str], threads: int) -> tuple[int, Connection]:
+    def fork(
+        self, environment: Mapping[str, str], threads: int, given_up: Callable[[], bool] = lambda: False
+    ) -> tuple[int, Connection] | None:
         """A new worker, in this process's folder. Returns: its process id, and the connection to it.
 
         Args:
             environment: variables to set in it beside those of this process.
             threads: of the CPU, that it computes with unless its job says otherwise.
+            given_up: asked while PyTorch loads; if it says so, None is returned.
 
         Raises: NurseryError if the nursery is gone.
         """
@@ -85,6 +90,7 @@ class Nursery:
                 "environment": {**os.environ, **environment},
                 "threads": threads,
                 "path": sys.path,
+                "argv": sys.argv,
                 "folder": str(Path.cwd()),
             }
         ).encode()
@@ -95,10 +101,19 @@ class Nursery:
         except OSError:
             raise NurseryError(GONE) from None
         while True:
+            while not select.select([self._socket], [], [], LOOK_SECONDS)[0]:
+                if given_up():
+                    mine.close()  # the worker will see that, and end
+                    self._orphans += 1
+                    return None
             kind, pid, status = self._receive()
-            if kind == "born":
+            if kind == "ended":
+                self._ended.append((pid, status))
+            elif self._orphans:
+                self._orphans -= 1
+            else:
+                self._is_ready = True
                 return pid, Connection(mine.detach())
-            self._ended.append((pid, status))
 
     def ended(self) -> list[tuple[int, int]]:
         """The workers that have ended since the last call: process id, and exit code or minus the signal.
@@ -107,14 +122,19 @@ class Nursery:
         """
         found, self._ended = self._ended, []
         while select.select([self._socket], [], [], 0)[0]:
-            _, pid, status = self._receive()
-            found.append((pid, status))
+            kind, pid, status = self._receive()
+            if kind == "ended":
+                found.append((pid, status))
+            else:
+                self._orphans -= 1
         return found
 
     def close(self) -> None:
         """End it and all its workers."""
         atexit.unregister(self.close)
         self._socket.close()
+        if not self._is_ready:  # it has no children yet, and would see that nobody is there when PyTorch is loaded
+            self._process.kill()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -176,6 +196,7 @@ def serve(descriptor: int) -> None:
                 os.environ.update(settings["environment"])
                 os.chdir(settings["folder"])
                 sys.path += [path for path in settings["path"] if path not in sys.path]
+                sys.argv[:] = settings["argv"]  # for provenance.json
                 worker.work(Connection(descriptors[0]), settings["threads"])
             os.close(descriptors[0])
             _tell(control, "born", pid, 0)

@@ -50,6 +50,7 @@ class _Worker:
         jobs: that it is doing, together; those that have ended are None.
         resident: bytes it held after its first jobs.
         told: when they were asked to end; `why`: what for, if that is a failure.
+        late: whether that is because they took too long.
         gone: whether nothing more will come from it.
     """
 
@@ -61,6 +62,7 @@ class _Worker:
     resident: int | None = None
     told: float | None = None
     why: str | None = None
+    late: bool = False
     gone: bool = False
 
     @property
@@ -156,7 +158,10 @@ class Pool:
             if idle is None:
                 if len([worker for worker in self._workers if not worker.gone]) >= self.size:
                     return
-                idle = self._hire()
+                hired = self._hire()
+                if hired is None:
+                    return
+                idle = hired
             task = self._waiting.popleft()
             jobs = task.jobs
             try:
@@ -165,7 +170,7 @@ class Pool:
                 self._waiting.appendleft(task)
                 self._dismiss(idle)
                 continue
-            idle.jobs, idle.began, idle.told, idle.why = list(jobs), time.monotonic(), None, None
+            idle.jobs, idle.began, idle.told, idle.why, idle.late = list(jobs), time.monotonic(), None, None, False
             yield from map(Started, jobs)
 
     def _obey(self) -> None:
@@ -179,10 +184,15 @@ class Pool:
             for worker in self._workers:
                 _kill(worker)
 
-    def _hire(self) -> _Worker:
+    def _hire(self) -> _Worker | None:
+        """One more worker; None if it was asked to stop meanwhile, as it may be while PyTorch loads."""
         device = self.leases.take()
         environment = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-        pid, connection = self._nursery.fork(environment, self.leases.threads)
+        born = self._nursery.fork(environment, self.leases.threads, given_up=lambda: self.stopping)
+        if born is None:
+            self.leases.give_back(device)
+            return None
+        pid, connection = born
         worker = _Worker(pid, connection, device)
         self._workers.append(worker)
         return worker
@@ -196,13 +206,15 @@ class Pool:
         if kind == "idle":
             worker.jobs = []
             self.leases.learn(values[0])
-            if self._leaks(worker, values[0]):
+            too_many = sum(not each.gone for each in self._workers) > self.size  # a larger job has come
+            if too_many or self._leaks(worker, values[0]):
                 self._dismiss(worker)
             return
         if kind == "apart":
             jobs = [job for job in worker.jobs if job is not None]
-            self._waiting.extendleft(_Task([job], False) for job in reversed(jobs))
             worker.jobs = [None]
+            if not self._stopping:
+                self._waiting.extendleft(_Task([job], False) for job in reversed(jobs))
             yield Apart(jobs, values[0])
             return
         job = worker.jobs[place]
@@ -226,10 +238,10 @@ class Pool:
                 yield from self._read(worker)
                 if worker.gone:
                     break
-        if len(worker.jobs) > 1 and worker.why is None and not self._stopping:  # which of them it was, shows alone
+        if len(worker.jobs) > 1 and not worker.late and not self._stopping:  # which of them it was, shows alone
             jobs = [job for place in worker.open if (job := worker.jobs[place]) is not None]
             self._waiting.extendleft(_Task([job], False) for job in reversed(jobs) if job.status not in DONE)
-            yield Apart(jobs, f"their process {_how(status)}")
+            yield Apart(jobs, worker.why or f"their process {_how(status)}")
             for place in worker.open:
                 if (job := worker.jobs[place]) is not None and job.status in DONE:
                     yield self._died(worker, place, status)
@@ -258,8 +270,10 @@ class Pool:
     def _ended(self, worker: _Worker, place: int, status: str, summary: dict[str, Any], error: str | None) -> Ended:
         job, worker.jobs[place] = worker.jobs[place], None
         assert job is not None
-        if worker.why is not None and status == "interrupted":  # it did as it was told, which is no success
-            status, error = "failed", worker.why
+        # It did as it was told: by us, which is no success, or by somebody else.
+        why = worker.why if worker.why is not None or self._stopping else "its process was asked to end by somebody"
+        if why is not None and status == "interrupted":
+            status, error = "failed", why
             summary = {**summary, "status": status, "error": error}
             with suppress(OSError):
                 write_json(job.run.summary, summary)
@@ -287,9 +301,10 @@ class Pool:
         for worker in busy:
             share = len(worker.jobs)  # of a stack, each has its own
             if self.limits.seconds and worker.told is None and now - worker.began > share * self.limits.seconds:
-                self._tell_to_stop(worker, f"stopped after {self.limits.seconds:g} s, as hydra.launcher.timeout says")
+                worker.late = True
+                self._tell_to_stop(worker, f"stopped after {self.limits.seconds:g} s, the limit for a job")
             if self.limits.bytes and sizes[worker.pid] > share * self.limits.bytes:
-                worker.why = f"stopped as it took more than the {_size(self.limits.bytes)} of hydra.launcher.memory"
+                worker.why = f"stopped as it took more memory than {_size(self.limits.bytes)}, the limit for a job"
                 _kill(worker)
         available = available_bytes()
         if available is not None and available < LEAST_FREE * total_bytes() and busy:

@@ -15,12 +15,11 @@ from dlrun.errors import UsageError
 from dlrun.stacked.plan import obstacle, parts, stacks
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.interruption import Interrupted
-from dlrun.sweeps.jobs import DONE, OUTPUT, Apart, Ended, Event, Job, Started
+from dlrun.sweeps.jobs import DONE, GOOD, OUTPUT, Apart, Ended, Event, Job, Started
 from dlrun.sweeps.pool import Limits, Pool
 from dlrun.sweeps.record import SweepRecord
 from dlrun.sweeps.units import byte_count, seconds_of
-
-GOOD = ("completed", "early_stopped", "pruned")
+from dlrun.sweeps.watch import resident_bytes
 
 
 class View(Protocol):
@@ -93,6 +92,8 @@ def run_sweep(
     limits = Limits(
         seconds_of(settings.timeout, "hydra.launcher.timeout"), byte_count(settings.memory, "hydra.launcher.memory")
     )
+    if limits.bytes and resident_bytes(os.getpid()) is None:
+        raise UsageError("hydra.launcher.memory needs Linux, which tells what a process holds; leave it at null.")
     record = SweepRecord(folder)
     with record.locked():
         jobs = placed(wanted, record, name)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.runs.console import clock, number
-from dlrun.sweeps.jobs import Apart, Ended, Event, Job, Progressed, Started, score
-from dlrun.sweeps.running import GOOD, Result
+from dlrun.sweeps.jobs import GOOD, Apart, Ended, Event, Job, Progressed, Started, score
+from dlrun.sweeps.running import Result
 
 SHOWN = 5  # of the best jobs, at the end
 COLOURS = {"failed": "red", "diverged": "red", "interrupted": "yellow"}

@@ -28,7 +28,6 @@ with loading():
     from dlrun.experiment import resume, train
     from dlrun.report import curves  # matplotlib, once for all workers
     from dlrun.session import RunFailedError
-    from dlrun.stacked.fit import CannotStackError
     from dlrun.stacked.train import train_stack
 
     assert curves
@@ -85,7 +84,7 @@ def do(job: Job, connection: Connection) -> tuple[dict[str, Any], str | None]:
 
 
 def do_together(jobs: Sequence[Job], forced: bool, connection: Connection) -> None:
-    """Train several as one stack, and say how each ended; or that they do not go together, with nothing written."""
+    """Train several as one stack, and say how each ended; or that those that have not are to be done alone."""
     consoles = [Console(view=_Reporter(connection, place)) for place, _ in enumerate(jobs)]
     error: str | None = None
     try:
@@ -93,15 +92,12 @@ def do_together(jobs: Sequence[Job], forced: bool, connection: Connection) -> No
             train_stack([job.composed for job in jobs], consoles, forced=forced)
     except Exception as failure:
         error = _told(failure)
-        if isinstance(failure, CannotStackError) or all(job.status == "waiting" for job in jobs):
-            connection.send(("apart", 0, error))  # nothing is written: what is wrong with which, shows alone
-            return
-        for job in jobs:
-            if job.status in ("waiting", "interrupted"):
-                _record_failure(job, failure, error)
     for place, job in enumerate(jobs):
         summary = job.run.read_json(job.run.summary)
-        connection.send(("ended", place, summary, summary.get("error", error)))
+        if error is None or summary:
+            connection.send(("ended", place, summary, summary.get("error", error)))
+    if error is not None:  # what is wrong with which, shows alone
+        connection.send(("apart", 0, error))
 
 
 class _Reporter(Quiet):
@@ -154,8 +150,8 @@ def _record_failure(job: Job, failure: Exception, error: str) -> None:
 def _output_to(path: Path) -> Iterator[None]:
     """Send all that is printed meanwhile, also by C code and by Python as it crashes, to a file; none stays empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [os.dup(1), os.dup(2)]
     with path.open("a", encoding="utf-8") as file:
+        kept = [os.dup(1), os.dup(2)]
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
         faulthandler.enable(file)

@@ -77,3 +77,9 @@ def test_what_a_stack_does_not_do_is_said(place, value):
     assert reason.endswith(".")
     assert "cannot be trained in a stack: " in reason
     assert key in reason or "lbfgs" in reason or "until" in reason
+
+
+def test_callbacks_of_ones_own_are_left_alone():
+    own, dlruns = ({"some": {"_target_": target}} for target in ("parts.Norms", "dlrun.engine.callbacks.Snapshots"))
+    assert obstacle(CONFIG | {"callbacks": dlruns}) == ""
+    assert "callbacks.some cannot be trained in a stack" in obstacle(CONFIG | {"callbacks": own})

@@ -10,9 +10,14 @@ import pytest
 import torch
 
 from dlrun import experiment, session
+from dlrun.assembly import assemble
 from dlrun.config.compose import Composed, compose
 from dlrun.runs.console import Console, Quiet
+from dlrun.runs.directory import RunDirectory
+from dlrun.stacked.fit import StackBrokenError
 from dlrun.stacked.train import CannotStackError, train_stack
+from dlrun.stacked.training import StackedTraining
+from dlrun.stacked.worth import draws
 
 WORDS = [
     "data=digits",
@@ -163,6 +168,52 @@ def test_dropout_is_of_each_run_and_said_to_be_another_than_alone(tmp_path):
     ours, theirs = (weights(run) for run in runs)
     assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
     assert all(run.log.read_text().count("does not end with the numbers") == 1 for run in runs)
+
+
+def test_momentum_that_cycles_does_so_in_every_member(tmp_path):
+    cycled = compose([*WORDS[:-1], "optimizer=momentum", "scheduler=onecycle", "scheduler.cycle_momentum=true"])
+    members = [variant(cycled, tmp_path / f"s{k}", seed=k) for k in range(2)]
+    runs = train_stack(members, quiet(2))
+    for k in range(2):
+        must_agree(runs[k], experiment.train(variant(cycled, tmp_path / f"a{k}", seed=k), quiet(1)[0]))
+
+
+def test_what_fails_in_a_step_of_all_leaves_each_to_go_on_alone(composed, tmp_path, monkeypatch):
+    """As where memory does for one and not for all."""
+    steps = iter(range(100))
+    step = StackedTraining._step
+
+    def failing(training):
+        if next(steps) == 12:
+            raise RuntimeError("out of everything")
+        step(training)
+
+    monkeypatch.setattr(StackedTraining, "_step", failing)
+    members = [variant(composed, tmp_path / f"s{k}", **values) for k, values in enumerate(VARIANTS[:2])]
+    with pytest.raises(StackBrokenError, match="in a step of all its runs: RuntimeError: out of everything"):
+        train_stack(members, quiet(2))
+    for k in range(2):
+        run = RunDirectory(tmp_path / f"s{k}")
+        assert not run.summary.exists()
+        alone = experiment.train(variant(composed, tmp_path / f"a{k}", **VARIANTS[k]), quiet(1)[0])
+        must_agree(experiment.resume(run, quiet(1)[0]), alone)
+
+
+@pytest.mark.parametrize(
+    ("words", "chance"),
+    [
+        (["data=sequence_mean", "model=lstm", "model.hidden=4", "model.zoneout=0.1"], True),
+        (["data=moons", "model.dropout=0.1"], True),
+        (["data=moons", "model.norm=batch"], False),
+        (["data=sequence_mean", "model=lstm", "model.hidden=4"], False),
+    ],
+)
+def test_chance_in_a_model_is_found_by_trying_and_leaves_no_trace(words, chance):
+    a = assemble(compose([*words, "trainer.device=cpu"]).config)
+    before, weights_before = torch.get_rng_state(), copy.deepcopy(a.model.state_dict())
+    assert draws(a) == chance
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, weights_before[key]) for key, value in a.model.state_dict().items())
 
 
 class FullDisk(Quiet):

@@ -145,3 +145,21 @@ def test_models_that_leave_take_their_weights_with_them_and_the_others_go_on():
     with stack.apart(steps[0].model):
         assert all(p.untyped_storage().nbytes() == p.nbytes for p in steps[0].model.parameters())
     assert steps[0].model[0].weight.untyped_storage().nbytes() == stack.flat.nbytes
+
+
+def test_betas_that_differ_are_as_exact_as_those_that_do_not():
+    """1 - 0.99999 in float32 is off by more than a thousandth."""
+    betas = [(0.9, 0.99), (0.9, 0.999), (0.8, 0.99999)]
+    made = [runs(mlp, OPTIMIZERS["adamw"]) for _ in range(2)]
+    for steps, _, _ in made:
+        for step, own in zip(steps, betas, strict=True):
+            step.model.float()
+            for group in step.optimizer.param_groups:
+                group["betas"] = own
+    (alone, inputs, targets), (stacked, _, _) = made
+    train_alone(alone, inputs.float(), targets)
+    train_stacked(stacked, inputs.float(), targets, Together)
+    for one, other in zip(alone, stacked, strict=True):
+        for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
+            ours, theirs = (step.optimizer.state[x]["exp_avg_sq"] for step, x in ((other, q), (one, p)))
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-9)

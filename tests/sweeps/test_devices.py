@@ -1,8 +1,13 @@
 """Which GPU each worker gets."""
 
 from collections import Counter
+from pathlib import Path
 
-from dlrun.sweeps.devices import Leases, cpus, gpus
+import pytest
+
+from dlrun.machine import cores
+from dlrun.machine.cores import usable_cores
+from dlrun.sweeps.devices import Leases, gpus
 
 AUTO = {"trainer": {"device": "auto"}}
 
@@ -22,8 +27,8 @@ def test_workers_are_spread_over_the_gpus_evenly_and_a_free_one_is_lent_again():
 
 def test_jobs_on_the_cpu_share_its_threads_and_need_no_gpu():
     leases = Leases([{"trainer": {"device": "cpu"}}], None, names=["0"])
-    assert (leases.take(), leases.size, leases.threads) == (None, cpus(), 1)
-    assert Leases([AUTO], 1, names=[]).threads == cpus()
+    assert (leases.take(), leases.size, leases.threads) == (None, usable_cores(), 1)
+    assert Leases([AUTO], 1, names=[]).threads == usable_cores()
 
 
 def test_a_job_that_names_its_gpu_gets_that_one():
@@ -40,3 +45,18 @@ def test_a_gpu_takes_as_many_jobs_as_its_memory_holds_of_the_largest_so_far():
     fixed = Leases([AUTO], None, per_device=3, names=["0"])
     fixed.learn({"gpu_peak": 30 << 30, "gpu_total": 80 << 30})
     assert fixed.size == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "size"), [(["cuda:1"], 1), (["cuda:0", "cuda:1", "cpu"], 2), (["mps"], 1), (["cpu"], usable_cores())]
+)
+def test_devices_that_are_not_lent_get_a_job_each(words: list[str], size: int):
+    assert Leases([{"trainer": {"device": word}} for word in words], None, names=["0", "1"]).size == size
+
+
+def test_a_container_has_time_for_fewer_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+    assert usable_cores() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores() >= 1

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -15,6 +16,7 @@ from dlrun.config.compose import Composed
 from dlrun.sweeps import pool as pool_module
 from dlrun.sweeps.devices import Leases
 from dlrun.sweeps.jobs import Ended, Job, Started
+from dlrun.sweeps.nursery import Nursery
 from dlrun.sweeps.pool import Limits, Pool
 
 SLEEP = "import time; time.sleep(30)"
@@ -34,7 +36,7 @@ class FakeNursery:
     def fileno(self) -> int:
         return self.pipes[-1][1].fileno()
 
-    def fork(self, environment: Mapping[str, str], threads: int) -> tuple[int, Connection]:
+    def fork(self, environment: Mapping[str, str], threads: int, given_up: object) -> tuple[int, Connection]:
         self.children.append(subprocess.Popen([sys.executable, "-c", self.program]))
         self.pipes.append(Pipe())
         return self.children[-1].pid, self.pipes[-1][0]
@@ -60,12 +62,16 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeNursery]]:
     fake.close()
 
 
+def job(number: int, folder: Path) -> Job:
+    return Job(number, Composed({"seed": number}, {}, folder / str(number)), f"seed={number}")
+
+
 def ends(folder: Path, limits: Limits, count: int = 1, stop: bool = False) -> list[Ended]:
-    jobs = [Job(i, Composed({"seed": i}, {}, folder / str(i)), f"seed={i}") for i in range(count)]
+    jobs = [job(i, folder) for i in range(count)]
     found = []
     with Pool(Leases([], 1, names=[]), limits) as pool:
-        for job in jobs:
-            pool.submit(job)
+        for one in jobs:
+            pool.submit(one)
         for event in pool.events():
             if isinstance(event, Started) and stop:
                 pool.stop()
@@ -78,16 +84,14 @@ def ends(folder: Path, limits: Limits, count: int = 1, stop: bool = False) -> li
 def test_a_job_that_takes_too_long_is_stopped_and_the_next_begins(program: str, workers: Any, tmp_path: Path):
     workers.program = program
     found = ends(tmp_path, Limits(seconds=0.3), count=2)
-    assert [(end.status, end.error) for end in found] == [
-        ("failed", "stopped after 0.3 s, as hydra.launcher.timeout says")
-    ] * 2
+    assert [(end.status, end.error) for end in found] == [("failed", "stopped after 0.3 s, the limit for a job")] * 2
     assert json.loads((tmp_path / "1" / "summary.json").read_text())["status"] == "failed"
 
 
 def test_a_job_that_takes_too_much_memory_is_stopped(workers: Any, tmp_path: Path):
     workers.program = GROW
     (end,) = ends(tmp_path, Limits(bytes=100 << 20))
-    assert (end.status, end.error) == ("failed", "stopped as it took more than the 0.1 GB of hydra.launcher.memory")
+    assert (end.status, end.error) == ("failed", "stopped as it took more memory than 0.1 GB, the limit for a job")
 
 
 def test_the_largest_job_is_stopped_before_the_machine_is_out_of_memory(
@@ -104,3 +108,56 @@ def test_what_is_stopped_on_request_is_interrupted_and_nothing_else_begins(worke
     (end,) = ends(tmp_path, Limits(), count=3, stop=True)
     assert (end.job.number, end.status, end.error) == (0, "interrupted", None)
     assert not list(tmp_path.iterdir())  # so it is as if it had not begun
+
+
+def test_a_job_that_somebody_else_has_asked_to_end_has_failed(workers: Any, tmp_path: Path):
+    with Pool(Leases([], 1, names=[])) as pool:
+        pool.submit(job(0, tmp_path))
+        for event in pool.events():
+            if isinstance(event, Started):
+                pipe = pool._nursery.pipes[-1][1]  # type: ignore[attr-defined]
+                pipe.send(("ended", 0, {"status": "interrupted"}, None))
+                pipe.send(("idle", 0, {"resident": 1}))
+            if isinstance(event, Ended):
+                end = event
+    assert (end.status, end.error) == ("failed", "its process was asked to end by somebody")
+
+
+def test_after_a_larger_job_fewer_workers_go_on(workers: Any, tmp_path: Path):
+    leases = Leases([], 3, names=[])
+    began: list[int] = []
+    with Pool(leases) as pool:
+        for number in range(6):
+            pool.submit(job(number, tmp_path))
+        for event in pool.events():
+            if not isinstance(event, Started):
+                continue
+            began.append(event.job.number)
+            if len(began) == 3:
+                leases._jobs = 1
+            if len(began) >= 3:
+                for worker, (_, pipe) in zip(list(pool._workers), pool._nursery.pipes, strict=False):  # type: ignore[attr-defined]
+                    if worker.jobs:
+                        pipe.send(("ended", 0, {"status": "completed"}, None))
+                        pipe.send(("idle", 0, {"resident": 1}))
+        assert len(pool._workers) == 1
+    assert began == list(range(6))
+
+
+def test_nobody_waits_for_a_nursery_that_loads_once_it_is_to_stop():
+    nursery = Nursery()
+    try:
+        assert nursery.fork({}, 1, given_up=lambda: True) is None
+        born = nursery.fork({}, 1)
+        assert born is not None
+        pid, connection = born
+        connection.close()  # it ends then, as does the one that nobody waited for
+        ended: list[int] = []
+        deadline = time.monotonic() + 20
+        while len(ended) < 2 and time.monotonic() < deadline:
+            ended += [each for each, _ in nursery.ended()]
+            time.sleep(0.05)
+        assert pid in ended
+        assert len(ended) == 2
+    finally:
+        nursery.close()
