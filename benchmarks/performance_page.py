@@ -132,6 +132,23 @@ def gpu_steps(result: Mapping[str, Any]) -> str:
     return "\n\n".join([table(head, rows), where])
 
 
+def step_cpu(result: Mapping[str, Any]) -> str:
+    """What compiling costs before the first step, what it gains in each, and after how many the two are even."""
+    rows = []
+    for name, job in ((name, job) for name, job in result.items() if isinstance(job, dict)):
+        eager, compiled = (job["median_ms"].get(arm) for arm in ("eager", "compiled"))
+        if compiled is None:
+            rows.append([name, f"{eager:.2f}", "fails", "", "", ""])
+            continue
+        cost = job["first_8_steps_s"]["compiled"] - job["first_8_steps_s"]["eager"]
+        gain = (eager - compiled) / 1000
+        even = f"{cost / gain:,.0f}" if gain > 0 else "never"
+        rows.append([name, f"{eager:.2f}", f"{compiled:.2f}", f"{eager / compiled:.2f} x", f"{cost:.0f}", even])
+    head = ["", "ms a step, eager", "compiled", "speed", "seconds to compile", "even after steps"]
+    where = f"`python benchmarks/step.py --jobs …`, {result['date']}, {result['device']}, torch {result['torch']}."
+    return "\n\n".join([table(head, rows), where])
+
+
 def notebook(result: Mapping[str, Any]) -> str:
     rows = []
     for epochs in (200, 4000):
@@ -180,6 +197,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
         "whole_process.py --json benchmarks/results/whole_process.json",
     ),
     "gpu_steps": ("step.json", gpu_steps, "step.py --json benchmarks/results/step.json"),
+    "step_cpu": (
+        "step_cpu.json",
+        step_cpu,
+        'step.py --jobs MLP LSTM CNN ViT "GPT 4" --json benchmarks/results/step_cpu.json',
+    ),
     "notebook": ("notebook.json", notebook, "notebook.py --json benchmarks/results/notebook.json"),
     "scaling": ("scaling.json", scaling, "scaling.py"),
 }

@@ -1,6 +1,7 @@
 """The optimizer step alone: eager, captured in a CUDA graph, compiled, both; milliseconds and ratios.
 
     DLRUN_DATA=data python benchmarks/step.py --json benchmarks/results/step.json
+    DLRUN_DATA=data python benchmarks/step.py --jobs MLP LSTM CNN ViT "GPT 4" --json benchmarks/results/step_cpu.json
 
 Every arm is dlrun's own step with its data path, optimizer, schedule, metrics and loss meter, without validation. The
 arms of a job take turns, round by round; medians are given. Compiling is timed apart.
@@ -30,6 +31,8 @@ JOBS = {
     "LSTM by rows, batch 128": ["data=mnist", "model=lstm", "data.batch_size=128"],
     "ViT, batch 256": ["data=mnist", "model=vit", "data.batch_size=256"],
     "ResNet-18, batch 512": ["data=cifar10_jpeg", "model=resnet18", "data.batch_size=512", "augment=crop_flip"],
+    "CNN, batch 128": ["data=mnist", "model=cnn", "data.batch_size=128"],
+    "GPT 4 x 128, 12 x 64 tokens": ["data=tinyshakespeare", "model=gpt", "data.batch_size=12"],
     "GPT 6 x 384, 64 x 256 tokens": [
         *("data=tinyshakespeare", "data.context=256", "data.batch_size=64", "model=gpt", "model.depth=6"),
         *("model.width=384", "model.heads=6", "model.dropout=0.2", "trainer.clip.norm=1"),
