@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from dlrun.sweeps.nursery import serve; serve(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
 PIECE_BYTES = 65536
+LENGTH = struct.Struct("!Q")  # of a request, before it
 LOOK_SECONDS = 0.1
 
 GONE = "the process that loads PyTorch for the workers has ended; what it said is above. The same words again go on."
@@ -94,26 +96,26 @@ class Nursery:
                 "folder": str(Path.cwd()),
             }
         ).encode()
-        try:
-            with theirs:
-                socket.send_fds(self._socket, [request[:1]], [theirs.fileno()])
-                self._socket.sendall(request[1:] + b"\n")
-        except OSError:
-            raise NurseryError(GONE) from None
-        while True:
-            while not select.select([self._socket], [], [], LOOK_SECONDS)[0]:
-                if given_up():
-                    mine.close()  # the worker will see that, and end
-                    self._orphans += 1
-                    return None
-            kind, pid, status = self._receive()
-            if kind == "ended":
-                self._ended.append((pid, status))
-            elif self._orphans:
-                self._orphans -= 1
-            else:
-                self._is_ready = True
-                return pid, Connection(mine.detach())
+        with mine:  # when it closes, because nobody waits any more, the worker sees that, and ends
+            try:
+                with theirs:
+                    socket.send_fds(self._socket, [LENGTH.pack(len(request))], [theirs.fileno()])
+                    self._socket.sendall(request)
+            except OSError:
+                raise NurseryError(GONE) from None
+            while True:
+                while not select.select([self._socket], [], [], LOOK_SECONDS)[0]:
+                    if given_up():
+                        self._orphans += 1
+                        return None
+                kind, pid, status = self._receive()
+                if kind == "ended":
+                    self._ended.append((pid, status))
+                elif self._orphans:
+                    self._orphans -= 1
+                else:
+                    self._is_ready = True
+                    return pid, Connection(mine.detach())
 
     def ended(self) -> list[tuple[int, int]]:
         """The workers that have ended since the last call: process id, and exit code or minus the signal.
@@ -175,12 +177,10 @@ def serve(descriptor: int) -> None:
             _tell_of_the_dead(control)
         if control in ready:
             try:
-                request, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+                head, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, 1)
+                request = _exactly(control, LENGTH.unpack(head)[0]) if head else b""
             except ConnectionError:  # as ever when whoever asked ends with something unread
                 request, descriptors = b"", []
-            while request and not request.endswith(b"\n"):
-                piece = control.recv(PIECE_BYTES)
-                request = request + piece if piece else b""
             if not request:
                 os._exit(0)  # and on Linux the children with it; elsewhere they notice when they next report
             settings = json.loads(request)
@@ -200,6 +200,17 @@ def serve(descriptor: int) -> None:
                 worker.work(Connection(descriptors[0]), settings["threads"])
             os.close(descriptors[0])
             _tell(control, "born", pid, 0)
+
+
+def _exactly(control: socket.socket, count: int) -> bytes:
+    """So many bytes, as another request may be behind them; none if nobody is there any more."""
+    received = b""
+    while len(received) < count:
+        piece = control.recv(count - len(received))
+        if not piece:
+            return b""
+        received += piece
+    return received
 
 
 def _tell_of_the_dead(control: socket.socket) -> None:

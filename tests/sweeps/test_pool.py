@@ -136,10 +136,11 @@ def test_after_a_larger_job_fewer_workers_go_on(workers: Any, tmp_path: Path):
             if len(began) == 3:
                 leases._jobs = 1
             if len(began) >= 3:
-                for worker, (_, pipe) in zip(list(pool._workers), pool._nursery.pipes, strict=False):  # type: ignore[attr-defined]
+                theirs = dict(pool._nursery.pipes)  # type: ignore[attr-defined]
+                for worker in pool._workers:
                     if worker.jobs:
-                        pipe.send(("ended", 0, {"status": "completed"}, None))
-                        pipe.send(("idle", 0, {"resident": 1}))
+                        theirs[worker.connection].send(("ended", 0, {"status": "completed"}, None))
+                        theirs[worker.connection].send(("idle", 0, {"resident": 1}))
         assert len(pool._workers) == 1
     assert began == list(range(6))
 
