@@ -94,7 +94,8 @@ def trains(config: dict[str, Any], training: Training, resuming: bool) -> str:
     return "trained"
 
 
-def prepared(model: str, words: list[str]) -> dict[str, Any]:
+@functools.cache
+def prepared(model: str, *words: str) -> dict[str, Any]:
     """Five examples a batch: none of the samples then leaves a batch of one."""
     small = ["data.batch_size=5", "trainer.device=cpu", "scheduler.warmup=0", "trainer.max_steps=4"]
     return compose([f"model={model}", *words, *small]).config
@@ -107,7 +108,7 @@ def test_every_family_trains_on_every_shape_of_data_or_says_why_not(data: str, m
     monkeypatch.setattr(build, "build_data", lambda config: splits)
     trained = 0
     for model in families():
-        config = prepared(model, SMALL.get(model, []))
+        config = copy.deepcopy(prepared(model, *SMALL.get(model, [])))
         for precision in PRECISIONS:
             config["trainer"]["precision"] = precision
             try:
@@ -133,7 +134,7 @@ def test_every_choice_of_model_with_every_choice_of_data(tmp_path: Path, monkeyp
         splits = Splits(splits.train.subset(torch.arange(8)), splits.spec, *few(splits))
         monkeypatch.setattr(build, "build_data", lambda config, splits=splits: splits)
         for model in families():
-            config = prepared(model, [*words, *SMALL.get(model, [])])
+            config = copy.deepcopy(prepared(model, *words, *SMALL.get(model, [])))
             for precision in PRECISIONS:
                 config["trainer"]["precision"] = precision
                 try:
