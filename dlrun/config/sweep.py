@@ -43,19 +43,24 @@ def sweep_words(
         if config_path or config_name:  # another primary configuration than dlrun's, which chooses these
             typed = {item.key_or_group for item in parsed}
             parsed += [parse(f"{group}={name}", loader) for group, name in PLUGINS.items() if group not in typed]
-        parsed = _with_params(hydra, parsed, name) + parsed
+        params = _with_params(hydra, parsed, name)
+        parsed = params + parsed
         values = _swept(parsed)
         first = [
             parse(f"{head(item)}={values[i][0]}", loader) if i in values else item for i, item in enumerate(parsed)
         ]
         base, settled = checked(hydra, first, name, overrides)
         node = HydraConfig.instance().cfg.hydra
+        if not params:
+            _refuse_params(node, next(item for i, item in enumerate(parsed) if i in values))
         for i, choices in values.items():
             for text in choices[1:]:
                 job = parse(f"{head(parsed[i])}={text}", loader)
                 changed = None if is_choice(job, loader) else with_value(base.config, job)
                 if changed is None:
                     checked(hydra, [*first[:i], job, *first[i + 1 :]], name, [])
+                    if not params:
+                        _refuse_params(HydraConfig.instance().cfg.hydra, parsed[i])
                 else:
                     check(changed)
     finally:
@@ -193,6 +198,16 @@ def _with_params(hydra: Any, parsed: Sequence[Override], name: str) -> list[Over
         return []
     typed = {item.key_or_group for item in parsed}
     return read([f"{key}={value}" for key, value in sweeper.params.items() if key not in typed], hydra.config_loader)
+
+
+def _refuse_params(node: DictConfig, item: Override) -> None:
+    """Raises: ConfigError if one of several choices sweeps over keys of its own: the others do not have these."""
+    if is_own(node.sweeper) and node.sweeper.get("params"):
+        keys = ", ".join(map(str, node.sweeper.params))
+        raise ConfigError(
+            f"{item.input_line}: one of these sweeps over {keys} by its hydra.sweeper.params, and the others do not; "
+            "sweep one of them at a time."
+        )
 
 
 def _swept(parsed: Sequence[Override]) -> dict[int, list[str]]:
