@@ -76,7 +76,7 @@ class Words:
 def run(arguments: list[str]) -> int:
     """Compare runs and print the table. Returns: the exit code."""
     words = parse(arguments)
-    from dlrun.comparison.comparison import compare
+    from dlrun.comparison import compare
 
     found = compare(
         words.runs,

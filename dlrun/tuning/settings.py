@@ -21,7 +21,8 @@ from dlrun.errors import ConfigError, UsageError
 from dlrun.sweeps.pool import Limits
 from dlrun.sweeps.units import byte_count, seconds_of
 from dlrun.tuning.objectives import Objective, read_objectives
-from dlrun.tuning.space import Space, read_space
+from dlrun.tuning.space import Space
+from dlrun.tuning.space_file import read_space
 
 LARGEST_GRID = 10_000
 SCHEMES = ("sqlite://", "postgresql", "mysql", "mariadb", "oracle", "mssql")

@@ -32,7 +32,7 @@ from dlrun.config.overrides import groups, parse, read, refuse_sweep
 from dlrun.errors import ConfigError, ResumeError, UsageError
 from dlrun.runs.files import write_json
 from dlrun.tuning.settings import Settings, merged, settings
-from dlrun.tuning.space import Space, Value, word
+from dlrun.tuning.space import Space, Value, category, word
 
 STUDIES = Path("outputs/tune")
 NO_TEST = "trainer.test=false"
@@ -123,8 +123,6 @@ def check_space(composer: Composer, space: Space) -> str:
 
 def default_params(composer: Composer, base: Composed, space: Space) -> tuple[dict[str, Value] | None, str]:
     """The search's own keys as the base configuration has them; None, and why, if the search could not find those."""
-    from dlrun.tuning.space import category
-
     params: dict[str, Value] = {}
     chosen = base.hydra["runtime"]["choices"]
     for dimension in space.dimensions:

@@ -9,7 +9,8 @@ import pytest
 from dlrun.commands.tune import HELP
 from dlrun.tuning.objectives import LOWER_IS_BETTER, read_objectives
 from dlrun.tuning.settings import read_settings
-from dlrun.tuning.space import Dimension, category, read_space, word
+from dlrun.tuning.space import Dimension, category, word
+from dlrun.tuning.space_file import read_space
 from dlrun.tuning.study import ask
 
 
