@@ -84,7 +84,7 @@ def offer(typed: Sequence[str], current: str) -> Iterator[str]:
 
 
 def _list(glossary: Mapping[str, Entry], lang: str) -> int:
-    made = columns("", "", "✔", "≈", "✘")
+    made = columns("", "", *SIGNS.values())
     for entry in glossary.values():
         numbers = counts([claim.recorded for claim in entry.claims])
         made.add_row(f"[bold]{entry.name}[/]", entry.line[lang], *(str(number or "") for number in numbers.values()))

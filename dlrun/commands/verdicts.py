@@ -10,7 +10,7 @@ from dlrun.errors import UsageError
 from dlrun.glossary.claims import Judged, Verdict
 from dlrun.glossary.words import SIGNS, WORDS
 
-STYLES = {Verdict.HOLDS: "green", Verdict.CORRECTED: "cyan", Verdict.FAILS: "yellow"}
+STYLES = {Verdict.HOLDS: "green", Verdict.CORRECTED: "cyan", Verdict.FAILS: "yellow", Verdict.UNSHOWN: "magenta"}
 
 
 def language(given: str | None) -> str:

@@ -26,6 +26,7 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     CORRECTED = "holds with a correction"
     FAILS = "does not hold"
+    UNSHOWN = "not shown here"  # neither the sentence nor its opposite: too small an effect for so few runs
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Claim:
         shows: what was measured, by language; `{name}` stands for a measured number.
         holds_if: what the numbers must be for the sentence to hold as it stands.
         corrected_if: what they must be for the corrected sentence to hold; empty: no correction is known.
+        refuted_if: what they must be for the sentence to be wrong; where they are not either, nothing is shown. Empty:
+            whatever does not hold is wrong, as it is with exact measurements.
         correction: the corrected sentence by language.
         recorded: the verdict when the entry was written.
     """
@@ -77,13 +80,14 @@ class Claim:
     shows: Mapping[str, str]
     holds_if: Sequence[Condition]
     corrected_if: Sequence[Condition]
+    refuted_if: Sequence[Condition]
     correction: Mapping[str, str]
     recorded: Verdict
 
     @property
     def conditions(self) -> list[Condition]:
         """All of them, those of the sentence as it stands first."""
-        return [*self.holds_if, *self.corrected_if]
+        return [*self.holds_if, *self.corrected_if, *self.refuted_if]
 
     def judge(self, numbers: Mapping[str, float]) -> Verdict:
         """The verdict that the numbers give. Raises: KeyError if one is missing."""
@@ -91,7 +95,7 @@ class Claim:
             return Verdict.HOLDS
         if self.corrected_if and all(item.met_by(numbers) for item in self.corrected_if):
             return Verdict.CORRECTED
-        return Verdict.FAILS
+        return Verdict.FAILS if all(item.met_by(numbers) for item in self.refuted_if) else Verdict.UNSHOWN
 
 
 @dataclass(frozen=True)

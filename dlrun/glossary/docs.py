@@ -68,7 +68,7 @@ def page(glossary: Mapping[str, Entry], records: Mapping[str, Record], lang: str
     said = WORDS[lang]
     total = counts([verdict for record in records.values() for verdict in record.verdicts])
     summary = " · ".join(f"{number} {SIGNS[verdict]} {said[verdict]}" for verdict, number in total.items())
-    rows = [f"| | | {' | '.join(SIGNS.values())} |", "|---|---|---|---|---|"]
+    rows = [f"| | | {' | '.join(SIGNS.values())} |", "|---|---|" + "---|" * len(SIGNS)]
     for name, entry in glossary.items():
         numbers = counts(records[name].verdicts).values()
         rows.append(f"| [{entry.term}](#{name}) | {entry.line[lang]} | {' | '.join(str(n or '') for n in numbers)} |")

@@ -106,7 +106,7 @@ def read_entry(path: Path) -> Entry:
     )
 
 
-CLAIM = ["id", "line", "says", "shows", "holds_if", "corrected_if", "correction", "verdict"]
+CLAIM = ["id", "line", "says", "shows", "holds_if", "corrected_if", "refuted_if", "correction", "verdict"]
 
 
 def read_claim(node: Node) -> Claim:
@@ -118,6 +118,8 @@ def read_claim(node: Node) -> Claim:
         raise ConfigError(f"{node.where}: corrected_if and correction come together, a measurement with its sentence.")
     if Verdict(verdict) is Verdict.CORRECTED and not node.has("correction"):
         raise ConfigError(f"{node.where}: a claim that holds with a correction needs correction and corrected_if.")
+    if Verdict(verdict) is Verdict.UNSHOWN and not node.has("refuted_if"):
+        raise ConfigError(f"{node.where}: a claim that is not shown needs refuted_if, what would have refuted it.")
     shows = node.both("shows")
     if len({tuple(sorted(placeholders(text))) for text in shows.values()}) > 1:
         raise ConfigError(f"{node.where}: shows must show the same numbers in each of {' and '.join(LANGUAGES)}.")
@@ -128,6 +130,7 @@ def read_claim(node: Node) -> Claim:
         shows=shows,
         holds_if=_conditions(node, "holds_if"),
         corrected_if=_conditions(node, "corrected_if") if node.has("corrected_if") else (),
+        refuted_if=_conditions(node, "refuted_if") if node.has("refuted_if") else (),
         correction=node.both("correction") if node.has("correction") else {},
         recorded=Verdict(verdict),
     )

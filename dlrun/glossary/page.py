@@ -15,7 +15,7 @@ from dlrun.glossary.record import OUTPUTS, PICTURE, Record, read_record
 from dlrun.glossary.words import SIGNS, WORDS
 from dlrun.runs.files import write_text
 
-CLASSES = {Verdict.HOLDS: "holds", Verdict.CORRECTED: "corrected", Verdict.FAILS: "fails"}
+CLASSES = {Verdict.HOLDS: "holds", Verdict.CORRECTED: "corrected", Verdict.FAILS: "fails", Verdict.UNSHOWN: "unshown"}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.6rem}
@@ -34,6 +34,7 @@ nav a{margin-right:.9rem;white-space:nowrap}
 .holds{color:#00664c}
 .corrected{color:#0072B2}
 .fails{color:#b34700}
+.unshown{color:#7a3e9d}
 #en:checked~* .es,#es:checked~* .en{display:none}
 label{margin-right:1rem}
 @media(prefers-color-scheme:dark){body{background:#16181a;color:#e6e6e6}
@@ -42,6 +43,7 @@ img{background:#fff}
 .holds{color:#4cc9a0}
 .corrected,a{color:#6ab8ee}
 .fails{color:#ff9a57}
+.unshown{color:#c79be0}
 .sub{color:#aaa}
 td,th{border-color:#444}}
 

@@ -80,5 +80,6 @@ def claim_dict(item: Judged) -> dict[str, Any]:
         "recorded": claim.recorded,
         "holds_if": {c.name: {"wanted": c.text, "measured": item.numbers[c.name]} for c in claim.holds_if},
         "corrected_if": {c.name: {"wanted": c.text, "measured": item.numbers[c.name]} for c in claim.corrected_if},
+        "refuted_if": {c.name: {"wanted": c.text, "measured": item.numbers[c.name]} for c in claim.refuted_if},
         "correction": claim.correction or None,
     }

@@ -25,6 +25,7 @@ WORDS: dict[str, dict[str, str]] = {
         Verdict.HOLDS: "holds",
         Verdict.CORRECTED: "holds with a correction",
         Verdict.FAILS: "does not hold",
+        Verdict.UNSHOWN: "not shown here",
     },
     "es": {
         "title": "Glosario de optimización en deep learning",
@@ -48,6 +49,7 @@ WORDS: dict[str, dict[str, str]] = {
         Verdict.HOLDS: "se cumple",
         Verdict.CORRECTED: "se cumple con una corrección",
         Verdict.FAILS: "no se cumple",
+        Verdict.UNSHOWN: "aquí no se ve",
     },
 }
-SIGNS = {Verdict.HOLDS: "✔", Verdict.CORRECTED: "≈", Verdict.FAILS: "✘"}
+SIGNS = {Verdict.HOLDS: "✔", Verdict.CORRECTED: "≈", Verdict.FAILS: "✘", Verdict.UNSHOWN: "?"}

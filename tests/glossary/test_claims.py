@@ -33,11 +33,10 @@ def test_a_condition_that_cannot_be_read_is_refused(text: str):
         condition("x", text)
 
 
-def claim(corrected: bool = True) -> Claim:
+def claim(corrected: bool = True, refutable: bool = False) -> Claim:
     both = {"en": "a", "es": "b"}
-    return Claim(
-        "c", 1, both, both, [condition("x", "1 ± 0.1")], [condition("x", "2 ± 0.1")] * corrected, both, Verdict.HOLDS
-    )
+    wanted, other, against = (condition("x", text) for text in ("1 ± 0.1", "2 ± 0.1", ">= 5"))
+    return Claim("c", 1, both, both, [wanted], [other] * corrected, [against] * refutable, both, Verdict.HOLDS)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +51,13 @@ def test_without_a_correction_what_does_not_hold_fails():
     assert claim(corrected=False).judge({"x": 2.0}) is Verdict.FAILS
 
 
+@pytest.mark.parametrize(
+    ("x", "verdict"), [(1.0, Verdict.HOLDS), (3.0, Verdict.UNSHOWN), (5.0, Verdict.FAILS), (math.nan, Verdict.UNSHOWN)]
+)
+def test_what_neither_holds_nor_is_refuted_is_not_shown(x: float, verdict: Verdict):
+    assert claim(refutable=True).judge({"x": x}) is verdict
+
+
 def test_numbers_are_written_for_people():
     assert [digits(x) for x in (3.0, 0.97531, 1e-16, 123456.0, math.inf, math.nan)] == [
         "3", "0.975", "1e-16", "123456", "∞", "NaN",
@@ -61,4 +67,5 @@ def test_numbers_are_written_for_people():
         "holds": 2,
         "holds with a correction": 0,
         "does not hold": 1,
+        "not shown here": 0,
     }
