@@ -161,7 +161,10 @@ def together(members: Sequence[Member], split: str, seed: int | None = None) -> 
         for parts in zip(*passes, strict=True):
             batch = parts[0][1]
             tally.add(mixture([outputs for outputs, _ in parts], batch.targets), batch)
-        return tally.result() | mixture.result()
+        result = tally.result() | mixture.result()
+        if mixture.gives_log_probabilities and not getattr(members[0].a.loss, "takes_log_probabilities", False):
+            result.pop("loss", None)  # it would take them for what they are not
+        return result
 
     return Column(halving(evaluators, attempt), build.answers_in(metrics))
 

@@ -86,8 +86,10 @@ def _go_on(
     _refuse_finished(run)
     _refuse_edited(run, config, known)
     threads = (known.get("device") or {}).get("threads")
-    a = assembly.assemble(config, threads=threads)
     state, warnings = checkpoint.load_last(run.last, run.previous)
+    # Weights come from the checkpoint, if there is one; the file of an initialisation may be gone.
+    a = assembly.assemble(config if state is None else {**config, "init": None}, threads=threads)
+    a.config = config
     fingerprint = assembly.data_fingerprint(a)
     if known.get("data_fingerprint") not in (None, fingerprint):
         raise ResumeError(

@@ -152,6 +152,8 @@ class PerceptronCriterion(nn.Module):
 class CrossEntropy(nn.Module):
     """See `cross_entropy`; without class weights."""
 
+    takes_log_probabilities = True  # as it takes logits: its first step is log_softmax
+
     def __init__(self, label_smoothing: float) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
@@ -182,6 +184,8 @@ class WeightedCrossEntropy(nn.Module):
 
     Class indices count as one-hot t and give PyTorch's weighted cross-entropy for g = 0; ignored tokens as zeros.
     """
+
+    takes_log_probabilities = True
 
     class_weight: Tensor | None
 

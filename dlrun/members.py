@@ -13,14 +13,8 @@ from dlrun.assembly import Assembly
 from dlrun.config.identity import differences
 from dlrun.contracts import Task
 from dlrun.errors import UsageError
-from dlrun.recorded import evaluated_weights, read_checkpoint, read_snapshots, reassemble
+from dlrun.recorded import OF_TRAINING, evaluated_weights, read_checkpoint, read_snapshots, reassemble
 from dlrun.runs.directory import RunDirectory
-
-# Settings of `data` that change only what is trained on, or how fast.
-OF_TRAINING = {
-    *("bootstrap", "limit", "label_noise", "imbalance", "order", "curriculum_epochs", "drop_last"),
-    *("batch_size", "eval_batch_size", "loader", "workers"),
-}
 
 
 @dataclass

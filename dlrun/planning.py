@@ -57,14 +57,15 @@ def plan(config: dict[str, Any]) -> Plan:
     batch = next(iter(training.loader.epoch(0)))
     layers = trace(a.model, batch)
     counted = multiply_adds(a.model, batch)
-    lrs = []
+    rates = []  # of every group, by step
     schedule = training.train_step.schedule
     for _ in range(training.total_steps):
-        lrs.append(training.lr)
+        rates.append(list(schedule.lrs))
         schedule.step()
+    lrs = [step[0] for step in rates]
     groups = [
         f"{group.get('name', i)}: {sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr up to {max(lrs, default=0.0) * group.get('lr_factor', 1.0):.3g}"
+        f"lr up to {max((step[i] for step in rates), default=0.0):.3g}"
         + (f", weight decay {group['weight_decay']:g}" if group.get("weight_decay") else "")
         for i, group in enumerate(training.train_step.optimizer.param_groups)
     ]

@@ -14,10 +14,17 @@ from torch import nn
 from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.config.check import check
+from dlrun.config.identity import differences
 from dlrun.contracts import DataSpec
 from dlrun.engine import checkpoint
 from dlrun.errors import ConfigError, UsageError
 from dlrun.runs.directory import RunDirectory
+
+# Settings of `data` that change only what is trained on, or how fast.
+OF_TRAINING = {
+    *("bootstrap", "limit", "label_noise", "imbalance", "order", "curriculum_epochs", "drop_last"),
+    *("batch_size", "eval_batch_size", "loader", "workers", "alternating_flip"),
+}
 
 
 def load_model(
@@ -45,13 +52,20 @@ def load_teacher(a: Assembly) -> nn.Module | None:
     if not run.config.exists():
         raise ConfigError(f"trainer.distill.run={distill.run} holds no run; give the folder of one that is trained.")
     teacher, spec = load_model(run, device=a.device)
-    for field in ("task", "kind", "shape", "num_outputs", "class_names", "vocabulary", "mean", "std"):
-        theirs, ours = getattr(spec, field), getattr(a.spec, field)
-        if theirs != ours:
-            raise ConfigError(
-                f"trainer.distill.run={distill.run} was trained on other data: their {field} differs from that of "
-                f"data={a.spec.name}; teacher and student must have the same data, split (data.split_seed) included."
-            )
+    same = ("task", "kind", "shape", "num_outputs", "class_names", "vocabulary", "target_vocabulary", "mean", "std")
+    changed = [field for field in same if getattr(spec, field) != getattr(a.spec, field)]
+    if not changed and read_checkpoint(run, "best")["fingerprint"] != assembly.data_fingerprint(a):
+        # Bagged or thinned, the same data have other fingerprints; what decides on splits and scales must be equal.
+        theirs, ours = (
+            {key: value for key, value in config["data"].items() if key not in OF_TRAINING}
+            for config in (run.read_config(), a.config)
+        )
+        changed = differences(theirs, ours, "data")
+    if changed:
+        raise ConfigError(
+            f"trainer.distill.run={distill.run} was trained on other data: their {changed[0]} differs from that of "
+            f"data={a.spec.name}; teacher and student must have the same data, split (data.split_seed) included."
+        )
     return teacher
 
 
@@ -96,7 +110,8 @@ def reassemble(run: RunDirectory, content: Mapping[str, Any], device_word: str |
     config = run.read_config()
     use_paths(run)
     check(config)
-    a = assembly.assemble(config, device_word)
+    a = assembly.assemble({**config, "init": None}, device_word)  # its file may be gone, and its weights are replaced
+    a.config = config
     if content["fingerprint"] != assembly.data_fingerprint(a):
         raise UsageError(
             f"{run}: the data are not those the run was trained on (their fingerprint differs), so its splits cannot "

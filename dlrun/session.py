@@ -16,8 +16,10 @@ from dlrun.assembly import Assembly
 from dlrun.contracts import Logger
 from dlrun.engine import checkpoint
 from dlrun.engine.callbacks import BestWeights, Callback
-from dlrun.engine.loop import fit
+from dlrun.engine.loop import diverge, fit
 from dlrun.engine.memory import INSTEAD, LateMemoryError, is_out_of_memory
+from dlrun.engine.meter import DivergedError
+from dlrun.engine.statistics import EvaluateAverage
 from dlrun.engine.training import Training
 from dlrun.errors import CheckpointError, DlrunError
 from dlrun.recorded import evaluated_weights, load_teacher, read_checkpoint
@@ -75,7 +77,12 @@ class Session:
             try:
                 self.begin()
                 fit(self.training)
-                self.end()()
+                try:
+                    finish = self.end()
+                except DivergedError as error:  # found as the last losses were read to be saved
+                    diverge(self.training, error)
+                    finish = self.end()
+                finish()
             except LateMemoryError as error:
                 self.console.warn(str(error))
                 raise GoOnError(self.run, error.micro_batch_size) from None
@@ -123,16 +130,23 @@ class Session:
             content = {**self.header, **best, "model": self.best.weights}
             checkpoint.save(self.run.best, content)
             self.saved_best = best["step"]
+        self._settle()
         state = self.training.state_dict()  # drains the losses first: a divergence is found before it is saved
         content = {**self.header, "metrics_length": self.log.sync(), "state": state}
         checkpoint.save(self.run.last, content, previous=self.run.previous)
 
     def save_weights(self, name: str) -> None:
         """Write the evaluated weights to checkpoints/NAME.pt, in the form of best.pt."""
+        self._settle()
         t = self.training
         weights = t.evaluated_model.state_dict()
         content = {**self.header, "epoch": t.progress, "step": t.step, "model": weights}
         checkpoint.save(self.run.checkpoints / f"{name}.pt", content)
+
+    def _settle(self) -> None:
+        """Let an average of weights that is saved have the statistics that belong to it."""
+        if isinstance(self.training.validate, EvaluateAverage):
+            self.training.validate.settle()
 
     def begin(self) -> None:
         """Say what is about to be trained."""

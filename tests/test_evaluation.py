@@ -94,6 +94,15 @@ def test_an_ensemble_is_the_mean_of_the_probabilities(runs, names):
         assert result.columns[str(number)].metrics == evaluate([runs[name]]).last.metrics
 
 
+def test_a_loss_that_takes_no_log_probabilities_is_not_told_of_an_ensemble(tmp_path):
+    words = ["data=moons", "loss=bce", "trainer.max_steps=4", "model.widths=[4]", "trainer.device=cpu"]
+    made = [dlrun.train([*words, f"seed={k}", f"hydra.run.dir={tmp_path / str(k)}"], quiet=True) for k in range(2)]
+    result = evaluate([RunDirectory(run.path) for run in made])
+    assert "test/loss" in result.columns["1"].metrics
+    assert "test/loss" not in result.last.metrics
+    assert "test/nll" in result.last.metrics
+
+
 def test_an_ensemble_of_numbers_is_their_mean_in_their_own_units(runs):
     pair = [runs["numbers"], runs["other numbers"]]
     values = []

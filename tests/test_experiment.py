@@ -15,6 +15,7 @@ from PIL import Image
 import dlrun
 from dlrun.cli import main
 from dlrun.config.compose import compose
+from dlrun.engine.callbacks import Callback
 from dlrun.engine.training import Training
 from dlrun.experiment import train
 from dlrun.runs.console import Console, Quiet
@@ -122,6 +123,21 @@ def test_a_divergence_ends_the_run_with_step_lr_and_norm(here, capsys):
     assert not Path("run/checkpoints/last.pt").exists()  # nothing poisoned is kept as a state to resume
     assert main(["resume", "run"]) == 2
     assert "diverged" in capsys.readouterr().err
+
+
+def test_a_divergence_that_is_found_as_an_interrupted_run_is_saved(here, monkeypatch):
+    class Press(Callback):
+        def on_step_end(self, training):
+            if training.step == 6:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("dlrun.build.build_callbacks", lambda config: [Press()])
+    words = ["optimizer=sgd", "optimizer.lr=1e20", "scheduler=constant", "model.norm=none", "trainer.log_every=50"]
+    run = train(compose([*QUICK, *words, "hydra.run.dir=run"]), Console(view=Quiet()))
+    summary = run.read_json(run.summary)
+    assert (summary["status"], summary["steps"]) == ("diverged", 6)
+    assert summary["divergence"]["step"] < 6
+    assert not run.last.exists()
 
 
 def test_an_exception_in_training_is_recorded(here, monkeypatch, capsys):

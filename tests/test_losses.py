@@ -6,8 +6,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from dlrun import losses
-from dlrun.contracts import DataSpec, Kind, Task
+from dlrun import build, losses
+from dlrun.contracts import Arrays, DataSpec, Kind, Splits, Task
 from dlrun.errors import ContractError
 
 K = 5
@@ -239,3 +239,13 @@ def test_weights_and_counts_of_the_wrong_length_are_refused():
         losses.cross_entropy(CLASSES, class_weights=[1.0, 2.0])
     with pytest.raises(ContractError, match=r"balanced needs the number of training examples.*class_counts is None"):
         losses.cross_entropy(CLASSES, class_weights="balanced")
+
+
+def test_soft_labels_have_no_counts_and_need_none():
+    soft = torch.rand(12, 3).softmax(1)
+    spec = DataSpec("soft", Task.CLASSIFICATION, Kind.VECTOR, (2,), 3)
+    splits = Splits(Arrays(torch.randn(12, 2), soft), spec)
+    for gamma in (0.0, 2.0):
+        node = {"_target_": "dlrun.losses.cross_entropy", "focal_gamma": gamma}
+        loss = build.build_loss({"loss": node}, splits)
+        assert torch.isfinite(loss(torch.randn(12, 3), soft))

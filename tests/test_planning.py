@@ -1,5 +1,7 @@
 """What `dlrun plan` says a step needs."""
 
+import pytest
+
 from dlrun.config.compose import compose
 from dlrun.planning import plan
 
@@ -28,3 +30,12 @@ def test_micro_batches_and_a_second_evaluation_do_not_add_up():
     assert memory("trainer.sam={}")["activations"] == one
     parts = memory("data.batch_size=8", "trainer.accumulate=4")["activations"]
     assert parts < one / 2
+
+
+def test_every_group_has_its_own_rate():
+    made = plan(compose([*WORDS, "optimizer.lr=0.1", "optimizer.param_groups.layer_decay=0.5"]).config)
+    groups = made.training.train_step.optimizer.param_groups
+    shown = [float(line.split("lr up to ")[1].split(",")[0]) for line in made.groups]
+    peak = max(made.lrs) / groups[0]["lr_factor"]
+    assert shown == [pytest.approx(peak * group["lr_factor"], rel=5e-3) for group in groups]
+    assert len(set(shown)) > 1

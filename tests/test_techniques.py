@@ -1,6 +1,7 @@
 """Techniques of `trainer`, from the words to the run directory."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from dlrun.assembly import assemble
 from dlrun.config.compose import compose
 from dlrun.engine import checkpoint
+from dlrun.engine.statistics import recompute_statistics
 from dlrun.errors import DlrunError
 from dlrun.experiment import train
 from dlrun.planning import plan
+from dlrun.recorded import read_checkpoint, reassemble
 from dlrun.runs.console import Console
 from dlrun.runs.directory import RunDirectory
 
@@ -58,6 +61,34 @@ def test_teachers_that_do_not_fit_are_refused(teacher, tmp_path, words, message)
     with pytest.raises(DlrunError, match=message):
         run(tmp_path / "run", f"trainer.distill.run={teacher.path}", *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_split_is_refused_also_where_scales_are_in_the_data(tmp_path):
+    """It would have trained on what the student is validated and tested on."""
+    theirs = run(tmp_path / "teacher", "data=breast_cancer", "data.split_seed=1", "data.limit=100")
+    with pytest.raises(DlrunError, match=r"trained on other data: their data.split_seed: 1, now 0|split_seed"):
+        run(tmp_path / "run", "data=breast_cancer", f"trainer.distill.run={theirs.path}")
+    run(tmp_path / "thinned", "data=breast_cancer", "data.split_seed=1", f"trainer.distill.run={theirs.path}")
+
+
+def test_what_a_run_began_with_may_be_gone_when_it_is_evaluated(teacher, tmp_path):
+    weights = tmp_path / "weights.pt"
+    shutil.copy(teacher.best, weights)
+    done = run(tmp_path / "run", "model.widths=[32]", "init=from_checkpoint", f"init.path={weights}")
+    weights.unlink()
+    assert {f"test/{k}": v for k, v in reassembled(done).items()} == pytest.approx(read(done)["metrics"])
+
+
+def reassembled(done: RunDirectory) -> dict[str, float]:
+    a = reassemble(done, read_checkpoint(done, "best"))
+    return a.evaluator("test")(a.model)
+
+
+def test_parameters_are_those_that_learn_at_some_time(tmp_path):
+    words = ["model.widths=[32]", "trainer.max_steps=4", "data.batch_size=32"]
+    plain = read(run(tmp_path / "plain", *words))["parameters"]
+    ended = run(tmp_path / "ended", *words, "optimizer.param_groups.until={linear1.bias: 2}")
+    assert read(ended)["parameters"] == plain
 
 
 def test_where_nothing_learns_the_model_is_evaluated_once(teacher, tmp_path):
@@ -120,6 +151,18 @@ def test_the_average_is_evaluated_with_statistics_of_its_own(tmp_path):
     average, live = (checkpoint.load(done.last)["state"]["train"][key] for key in ("average", "model"))
     assert average["updates"] == 5
     assert not torch.allclose(average["module"]["norm1.running_mean"], live["norm1.running_mean"], rtol=1e-2)
+
+
+def test_an_average_that_is_saved_between_validations_has_statistics_of_its_own(tmp_path):
+    words = ["trainer.swa={start: 2, every: 1}", "trainer.max_steps=7", "data.batch_size=32", "trainer.eval_every=5"]
+    done = run(tmp_path / "run", *words, "optimizer.lr=0.05", "callbacks=snapshots", "callbacks.snapshots.every=4")
+    kept = next(each for each in map(checkpoint.load, done.checkpoints.glob("snapshot_*.pt")) if each["step"] == 4)[
+        "model"
+    ]
+    a = assemble(done.read_config())
+    a.model.load_state_dict(kept)
+    recompute_statistics(a.model, a.evaluator("train").batches(), a.precision)
+    torch.testing.assert_close(a.model.state_dict()["norm1.running_mean"], kept["norm1.running_mean"])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def find_batch_size(a: Assembly) -> None:
         max_steps=10_000,
         compile=False,
         distill=None,
+        swa=settings.swa and replace(settings.swa, start=0, every=1),
         freeze=settings.freeze and {k: v if v == "always" else 0 for k, v in settings.freeze.items()},
     )
 

@@ -46,8 +46,8 @@ def refuse_broken_carry(model: nn.Module, train: Examples, data: schema.Data, se
             f"model.carry=true needs trainer.accumulate=1, got {settings.accumulate}: micro-batches do not "
             "continue one another."
         )
-    if isinstance(train, TextWindows) and bool((train.starts.diff() < train.length).any()):
+    if isinstance(train, TextWindows) and bool((train.starts.diff() != train.length).any()):
         raise ConfigError(
-            "model.carry=true takes up a text where the batch before left it, but windows of the training text "
-            "overlap, so that the state has seen what is to be predicted: leave data.stride and data.bootstrap at null."
+            "model.carry=true takes up a text where the batch before left it, but windows of the training text overlap "
+            "or leave gaps: leave data.stride, data.limit and data.bootstrap at null."
         )

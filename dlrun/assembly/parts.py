@@ -28,6 +28,7 @@ class Assembly:
             otherwise.
         config: with numbers in place of what is found out here, so what a run is known by and repeated with.
         notes: what was found out.
+        learning: see `parameters`.
         loader: makes the loader of training, from this, the settings of `data` and the augmentation.
         warn: receives a sentence about what memory did not allow.
     """
@@ -43,6 +44,7 @@ class Assembly:
     loader: Callable[[Assembly, schema.Data, Sequence[Augment]], Loader] = field(repr=False)
     warn: Callable[[str], None] = logger.warning
     notes: list[str] = field(default_factory=list)
+    learning: int | None = None
 
     @property
     def spec(self) -> DataSpec:
@@ -50,7 +52,9 @@ class Assembly:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers in the model."""
+        """Trainable numbers in the model; once training is prepared, those that learn at some time in it."""
+        if self.learning is not None:
+            return self.learning
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 

@@ -57,6 +57,7 @@ def prepare_training(
         return resolve(length, unit="step", steps_per_epoch=per_epoch, total_steps=planned_steps, key=key)
 
     freezing = techniques.build_freezing(settings, build.parameter_rules(a.config), a.model, steps)
+    a.learning = sum(p.numel() for p in a.model.parameters() if p.requires_grad)  # parts may thaw, and end early
     total_steps = planned_steps if a.parameters else 0
     optimizer = build.build_optimizer(a.config, a.model)
     schedule = build.build_schedule(

@@ -79,9 +79,9 @@ def build_loss(config: Part, splits: Splits) -> nn.Module:
     wanted = parameters_of(factory)
     arguments: dict[str, Any] = {"spec": splits.spec} if "spec" in wanted else {}
     if "class_counts" in wanted and node.get("class_counts") is None and splits.spec.task is Task.CLASSIFICATION:
-        arguments["class_counts"] = torch.bincount(
-            splitting.targets_of(splits.train), minlength=splits.spec.num_outputs
-        ).tolist()
+        targets = splitting.targets_of(splits.train)
+        if targets.ndim == 1:  # soft labels have no counts
+            arguments["class_counts"] = torch.bincount(targets, minlength=splits.spec.num_outputs).tolist()
     loss = call("loss", node, factory, **arguments)
     if not callable(loss):
         raise ContractError(

@@ -10,6 +10,7 @@ CUDA graph together with the step (dlrun/engine/capture.py).
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -256,6 +257,7 @@ class StreamingLoader(Loader):
             persistent_workers=workers > 0,
             # Its own generator, so that iterating does not draw from the global one and change dropout.
             generator=torch.Generator(),
+            worker_init_fn=_leave_signals,
             multiprocessing_context="forkserver" if workers and device.type == "cuda" else None,
         )
 
@@ -273,6 +275,12 @@ class StreamingLoader(Loader):
     def gather(self, draw: Draw) -> Batch:
         *inputs, targets = draw.tensors
         return Batch(inputs[0] if len(inputs) == 1 else tuple(inputs), targets)
+
+
+def _leave_signals(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM go to all processes of a group; the one that trains decides when workers end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Batches:

@@ -20,6 +20,8 @@ def fit(t: Training) -> None:
                 validate(t)
             while t.status == "running" and t.step < t.total_steps:
                 epoch, first = divmod(t.step, t.loader.steps_per_epoch)
+                if first == 0:
+                    begin_epoch(t)
                 for draw in t.loader.draws(epoch, first):
                     train_on(t, draw)
                     if t.status != "running" or t.step == t.total_steps:
@@ -62,6 +64,14 @@ def start(t: Training) -> None:
     t.tick()
     t.model.train()
     t.callbacks.call("on_fit_start", t)
+
+
+def begin_epoch(t: Training) -> None:
+    """Tell the modules that want to know: a state carried along a text does not go on from its end to its beginning."""
+    for module in t.model.modules():
+        begin = getattr(module, "begin_epoch", None)
+        if begin is not None:
+            begin()
 
 
 def diverge(t: Training, error: DivergedError) -> None:

@@ -34,6 +34,11 @@ class Mixture:
         self.sums: dict[str, Tensor | float] = {}
         self.count: Tensor | float = 0.0
 
+    @property
+    def gives_log_probabilities(self) -> bool:
+        """Whether what it gives are logarithms of probabilities, which not every loss takes for logits."""
+        return self.task in CLASSES
+
     @torch.inference_mode()
     def __call__(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Outputs of each member to one of the same shape, float32."""

@@ -74,12 +74,20 @@ class EvaluateAverage:
     ) -> None:
         self.evaluate, self.average = evaluate, average
         self.source, self.precision = source, precision
+        self._measured = -1  # updates of the average whose statistics it has
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        if model is self.average.module:
-            source, live = self.source(), self.average.model
-            halving([source], lambda: recompute_statistics(model, source.batches(), self.precision, live))
+        self.settle()
         return self.evaluate(model)
+
+    def settle(self) -> None:
+        """Measure the statistics of the average, if it is one by now and has changed since."""
+        model, live = self.average.evaluated, self.average.model
+        if model is live or self._measured == self.average.updates:
+            return
+        source = self.source()
+        halving([source], lambda: recompute_statistics(model, source.batches(), self.precision, live))
+        self._measured = self.average.updates
 
 
 def _with_statistics(model: nn.Module) -> list[_NormBase]:

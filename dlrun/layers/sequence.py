@@ -109,7 +109,11 @@ def pooled(outputs: Tensor, lengths: Tensor | None, readout: Readout, *, backwar
         backward: so many features, the last ones, were computed from the end to the beginning: their last is the first.
     """
     if readout == "last":
-        ends = outputs[:, -1] if lengths is None else outputs[torch.arange(len(outputs)), lengths - 1]
+        ends = (
+            outputs[:, -1]
+            if lengths is None
+            else outputs[torch.arange(len(outputs), device=outputs.device), lengths - 1]
+        )
         return torch.cat([ends[:, :-backward], outputs[:, 0, -backward:]], 1) if backward else ends
     if lengths is None:
         return outputs.mean(1) if readout == "mean" else outputs.amax(1)

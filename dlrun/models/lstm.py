@@ -165,6 +165,10 @@ class CarriedState(nn.Module):
         self.state: State | None = None  # after the batch
         self._batch: tuple[Tensor, State | None] | None = None  # its tokens and the state before
 
+    def begin_epoch(self) -> None:
+        """Forget: the text begins again."""
+        self.state = self._batch = None
+
     def before(self, tokens: Tensor) -> State | None:
         """The state to begin with for tokens (B, T): None, zero, if the batch before had another size.
 

@@ -145,6 +145,7 @@ def test_a_job_that_fails_does_not_stop_a_sweep(tmp_path: Path, dlrun: Callable[
         ("data.order=shuffled", ["model.carry=true", "data.order=contiguous", "shuffled"]),
         ("data.order=contiguous trainer.accumulate=2", ["model.carry=true", "trainer.accumulate=1", "2"]),
         ("data.order=contiguous data.stride=1", ["model.carry=true", "overlap", "data.stride"]),
+        ("data.order=contiguous data.limit=0.5", ["model.carry=true", "leave gaps", "data.limit"]),
     ],
 )
 def test_a_state_is_carried_only_along_a_text(

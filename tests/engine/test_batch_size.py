@@ -146,3 +146,8 @@ def test_the_folder_of_a_run_has_the_id_of_what_was_found(tmp_path):
     own = compose(["data.batch_size=auto", f"hydra.run.dir={tmp_path / 'mine'}"])
     assert settled(own, config).run_dir == tmp_path / "mine"
     assert "batch_size: 32" in there.hydra_files["config.yaml"]
+
+
+def test_an_average_that_begins_late_is_no_obstacle():
+    words = ["data=digits", "model.widths=[8]", "data.batch_size=auto", "trainer.swa.start=15ep", "trainer.device=cpu"]
+    assert isinstance(assembly.assemble(compose(words).config).config["data"]["batch_size"], int)

@@ -126,6 +126,16 @@ def test_the_carried_state_begins_anew_for_another_batch_size_and_evaluation_lea
     torch.testing.assert_close(model(text.clone()), fresh)
 
 
+def test_a_text_that_begins_again_is_not_read_on_from_its_end():
+    model = made(TEXT, carry=True)
+    text = tokens(3, 6)
+    fresh = model(text)
+    for module in model.modules():
+        if hasattr(module, "begin_epoch"):
+            module.begin_epoch()
+    torch.testing.assert_close(model(text.clone()), fresh)
+
+
 def test_a_batch_seen_twice_continues_from_the_same_state():
     """As by SAM, which takes the gradients of a batch a second time elsewhere."""
     model = made(TEXT, carry=True)
