@@ -87,7 +87,7 @@ def reassembled(done: RunDirectory) -> dict[str, float]:
 def test_parameters_are_those_that_learn_at_some_time(tmp_path):
     words = ["model.widths=[32]", "trainer.max_steps=4", "data.batch_size=32"]
     plain = read(run(tmp_path / "plain", *words))["parameters"]
-    ended = run(tmp_path / "ended", *words, "optimizer.param_groups.until={linear1.bias: 2}")
+    ended = run(tmp_path / "ended", *words, "optimizer.param_groups.until={norm1.bias: 2}")
     assert read(ended)["parameters"] == plain
 
 
