@@ -5,14 +5,92 @@ All hold tensors, gather batches by index, and move to a device as a whole, as `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlrun.contracts import Arrays, Batch, DataSpec, Examples, Kind, Task
 from dlrun.errors import ConfigError
+
+
+@dataclass
+class MappedImages:
+    """Images in a file of bytes that is mapped into memory: of it only what is asked for is read, and nothing copied.
+
+    A split of them is a list of places in the file, and a process that loads data maps the file itself.
+
+    Attributes:
+        file: images one after the other, uint8.
+        size: channels, height and width of each.
+        index: (N,), their places in the file.
+        targets: (N,).
+    """
+
+    file: str
+    size: tuple[int, int, int]
+    index: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        nbytes = os.path.getsize(self.file)
+        # Private mapping: pages are shared and loaded on demand, but what is written stays in this process.
+        mapped = torch.from_file(self.file, shared=False, size=nbytes, dtype=torch.uint8)
+        self._images = mapped.view(-1, *self.size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_images"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
+
+    @property
+    def inputs(self) -> Tensor:
+        """All of them, (N, C, H, W): the file itself if it is in order, else a copy."""
+        total = len(self._images)
+        whole = len(self.index) == total and torch.equal(self.index, torch.arange(total))
+        return self._images if whole else self._images.index_select(0, self.index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.index), *self.size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) + self.targets.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def tensors(self) -> Sequence[Tensor]:
+        return self.inputs, self.targets
+
+    def split(self, count: int) -> Iterator[Tensor]:
+        """The images in parts of so many."""
+        return (self._images.index_select(0, part) for part in self.index.split(count))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: Tensor) -> Batch:
+        return Batch(self._images.index_select(0, self.index[index]), self.targets.index_select(0, index))
+
+    def subset(self, index: Tensor) -> MappedImages:
+        return replace(self, index=self.index[index], targets=self.targets[index])
+
+    def to(self, device: torch.device) -> Arrays:
+        """In memory: on a GPU a copy, on the CPU one if they are a part of the file."""
+        return Arrays(self.inputs.to(device), self.targets.to(device))
 
 
 @dataclass

@@ -6,7 +6,8 @@ statistic is taken from the training split.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from dlrun.contracts import Arrays, DataSpec, Examples, Kind, Splits, Task
 from dlrun.errors import ConfigError, DataError, did_you_mean
+from dlrun.examples import MappedImages
 
 CLASSES = (Task.CLASSIFICATION,)
 Way = Literal["stratified", "random", "coin_flips"]
 BYTES_AT_ONCE = 1 << 17  # of images; eight times as many as float64
+IMAGES_AT_ONCE = 1024  # of a file
 SMALLEST_STD = 1e-6  # of a channel's numbers from 0 to 1; what is below comes from rounding
 
 
@@ -175,9 +178,9 @@ def normalised(splits: Splits, normalize: bool) -> Splits:
     if splits.fit is not None:
         spec, encode = splits.fit(train)
         train, val, test = encode(train), encode(val), encode(test)
-    elif normalize and isinstance(train, Arrays):
+    elif normalize and isinstance(train, Arrays | MappedImages):
         if spec.kind is Kind.IMAGE:
-            mean, std = channel_statistics(train.inputs)
+            mean, std = channel_statistics(train.inputs if isinstance(train, Arrays) else train)
             spec = dataclasses.replace(spec, mean=mean, std=std)
         elif spec.kind in (Kind.VECTOR, Kind.SEQUENCE):
             spec, train, val, test = _standardised(spec, train, val, test)
@@ -186,15 +189,15 @@ def normalised(splits: Splits, normalize: bool) -> Splits:
     return Splits(train, spec, val, test)
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor | MappedImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, C, H, W) images, on the scale [0, 1], in float64."""
     sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
     # Sums of bytes are exact in any order, so they are taken in parts that stay in the processor's cache.
-    at_once = max(1, BYTES_AT_ONCE // images[:1].numel()) if images.dtype == torch.uint8 else 4096
+    at_once = max(1, BYTES_AT_ONCE // math.prod(images.shape[1:])) if images.dtype == torch.uint8 else 4096
     for part in images.split(at_once):
         values = part.to(torch.float64)
         sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
-    mean, square = sums * images.shape[1] / images.numel()
+    mean, square = sums * images.shape[1] / math.prod(images.shape)
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     std = (square - mean.square()).clamp_min(0).sqrt() / scale
     return tuple((mean / scale).tolist()), tuple(std.where(std > SMALLEST_STD, 1.0).tolist())
@@ -211,10 +214,21 @@ def fingerprint_of(*parts: Examples | None) -> str:
     for examples in parts:
         assert examples is not None
         digest.update(str(len(examples)).encode())
-        for tensor in examples.tensors():
-            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(_bytes(tensor))
+        for dtype, shape, parts_of_it in _contents(examples):
+            digest.update(f"{dtype}{shape}".encode())
+            for part in parts_of_it:
+                digest.update(_bytes(part))
     return digest.hexdigest()[:16]
+
+
+def _contents(examples: Examples) -> Iterator[tuple[torch.dtype, tuple[int, ...], Iterable[Tensor]]]:
+    """Type, shape and content of all that examples consist of, the content in parts where it is in a file."""
+    if isinstance(examples, MappedImages):
+        yield examples.dtype, examples.shape, examples.split(IMAGES_AT_ONCE)
+        yield examples.targets.dtype, tuple(examples.targets.shape), [examples.targets]
+        return
+    for tensor in examples.tensors():
+        yield tensor.dtype, tuple(tensor.shape), [tensor]
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -1,13 +1,17 @@
 """Sets of examples gather what a slow loop gathers, cut it to its longest, and keep it through subset and device."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from dlrun.contracts import IGNORED, Arrays, DataSpec, Kind, Task
+from dlrun import splitting
+from dlrun.contracts import IGNORED, Arrays, DataSpec, Kind, Splits, Task
 from dlrun.engine.loaders import gather
 from dlrun.errors import ConfigError
-from dlrun.examples import Padded, Pairs, SeriesWindows, TextWindows, with_mirror_images
+from dlrun.examples import MappedImages, Padded, Pairs, SeriesWindows, TextWindows, with_mirror_images
 
 CPU = torch.device("cpu")
 INDEX = torch.tensor([4, 0, 4, 2])
@@ -121,3 +125,26 @@ def test_what_cannot_be_mirrored_is_refused(task):
         ConfigError, match=f"alternating_flip=true mirrors images .* data=some gives {kind.plural} for {task}"
     ):
         with_mirror_images(Arrays(torch.zeros(4, *shape), torch.zeros(4)), spec)
+
+
+def test_images_in_a_file_are_those_in_memory_and_a_split_of_them_copies_none(tmp_path: Path):
+    images = torch.randint(0, 256, (30, 3, 4, 5), dtype=torch.uint8)
+    targets = torch.arange(30) % 3
+    (tmp_path / "images.u8").write_bytes(images.numpy().tobytes())
+    mapped = MappedImages(str(tmp_path / "images.u8"), (3, 4, 5), torch.arange(30), targets)
+    plain = Arrays(images, targets)
+    spec = DataSpec("photos", Task.CLASSIFICATION, Kind.IMAGE, (3, 4, 5), 3)
+    one, other = (splitting.complete(Splits(train, spec), bootstrap=3, label_noise=0.2) for train in (mapped, plain))
+    assert one.spec == other.spec  # by statistics of the training split
+    assert splitting.fingerprint(one) == splitting.fingerprint(other)
+    for name in ("train", "val", "test"):
+        ours, theirs = getattr(one, name), getattr(other, name)
+        assert isinstance(ours, MappedImages)
+        assert (len(ours), ours.nbytes, ours.device) == (len(theirs), theirs.nbytes, theirs.device)
+        index = torch.tensor([1, 0, 1])
+        assert torch.equal(ours.take(index).inputs, theirs.take(index).inputs)
+        assert torch.equal(ours.take(index).targets, theirs.take(index).targets)
+        elsewhere = pickle.loads(pickle.dumps(ours))  # as a worker process gets it
+        assert torch.equal(elsewhere.inputs, theirs.inputs)
+        assert len(pickle.dumps(ours)) < 2000
+        assert isinstance(ours.to(torch.device("cpu")), Arrays)

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from dlrun.contracts import Arrays, DataSpec, Kind, PositiveInt, Splits, Task
+from dlrun.contracts import DataSpec, Kind, PositiveInt, Splits, Task
 from dlrun.data.archive import is_archive, unpacked
 from dlrun.data.jpeg import Decoder, decode_exact, load_decoder
 from dlrun.errors import DataError, did_you_mean
+from dlrun.examples import MappedImages
 from dlrun.inputs import IMAGE_SUFFIXES, decode_image
 
 SPLITS = ("train", "val", "test")
@@ -63,10 +63,11 @@ def image_folder(
         raise DataError(f"data.path: {error.filename} cannot be read ({error.strerror}); make it readable") from error
     classes = sorted(found["train"])
     shape = (3 if channels == "rgb" else 1, size, size)
-    splits: dict[str, Arrays] = {}
+    splits: dict[str, MappedImages] = {}
     for split, files in found.items():
         targets = torch.tensor([label for label, key in enumerate(classes) for _ in files[key]])
-        splits[split] = Arrays(load([file for key in classes for file in files[key]], shape, folder), targets)
+        decoded = load([file for key in classes for file in files[key]], shape, folder)
+        splits[split] = MappedImages(str(decoded), shape, torch.arange(len(targets)), targets)
     spec = DataSpec(name or "image_folder", Task.CLASSIFICATION, Kind.IMAGE, shape, len(classes), tuple(classes))
     return Splits(splits["train"], spec, val=splits.get("val"), test=splits.get("test"))
 
@@ -128,8 +129,8 @@ def _images(root: Path) -> list[str]:
     return sorted(os.path.join(folder, name) for folder, _, names in walk for name in names if _is_image(name))
 
 
-def load(files: Sequence[str], shape: tuple[int, int, int], folder: Path) -> Tensor:
-    """The decoded images, uint8 (N, *shape), from the cache in `folder`, which is filled first if need be.
+def load(files: Sequence[str], shape: tuple[int, int, int], folder: Path) -> Path:
+    """The file of the decoded images, uint8 (N, *shape), in the cache in `folder`, which is filled first if need be.
 
     A cache file is named by the content of the images in their order: copied, moved or touched images are not decoded
     again, and a changed one always is. To spare reading all of them at every start (60,000 small files: 0.8 s;
@@ -155,9 +156,7 @@ def load(files: Sequence[str], shape: tuple[int, int, int], folder: Path) -> Ten
             f"the decoded images ({nbytes / 1e6:.0f} MB) cannot be kept in {folder} ({error.strerror or error}); "
             "choose another folder with data.cache, or make room"
         ) from error
-    # Private mapping: pages are shared and loaded on demand, but what is written stays in this process.
-    decoded = str(folder / f"{key}{suffix}")
-    return torch.from_file(decoded, shared=False, size=nbytes, dtype=torch.uint8).view(len(files), *shape)
+    return folder / f"{key}{suffix}"
 
 
 def _is_whole(decoded: Path, nbytes: int) -> bool:
