@@ -47,6 +47,8 @@ def compare(
         records, repeated = without_copies(records)
     metrics = _metrics(records, _listed(metric) or ())
     order = _order(by, records, metrics)
+    if order in metric_names(records) and order not in metrics:
+        metrics = [order, *metrics]
     keys = None if group_by is None else [NONE] if group_by == [NONE] else _settings(group_by, records, "--group-by")
     rows = _ranked(make_rows(records, keys), order)
     made = Comparison(

@@ -171,7 +171,7 @@ def test_by_loss_is_by_the_metric_though_a_setting_is_called_so(tmp_path: Path):
         best = {"best": {"metrics": {"val/loss": loss, "val/accuracy": 0.9}}}
         make_run(tmp_path / name, {"loss._target_": "dlrun.losses.auto", "model.dropout": loss}, summary=best)
     found = of(tmp_path, by="loss")
-    assert found.by == "val/loss"
+    assert found.by == found.metrics[0] == "val/loss"
     assert [row.shared("model.dropout") for row in found.rows] == [0.1, 0.3, 0.5]
 
 
