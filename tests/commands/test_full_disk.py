@@ -140,3 +140,57 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, undisturbed: Path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert call(["resume", "run"], tmp_path).code == 0
     must_equal(tmp_path / "run", undisturbed)
+
+
+# A sweep on a disk that is full after its first jobs, then has room; and beside it the same sweep, undisturbed.
+SWEEP_DRIVER = """
+import contextlib, io, json, os, subprocess, sys
+from pathlib import Path
+from dlrun.cli import main
+words, folder = json.load(sys.stdin)
+
+def run(*more):
+    err = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+        code = main([*words, *more])
+    return [code, err.getvalue()]
+
+def table(name):
+    paths = sorted(Path(name).glob("*/summary.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "none", folder], check=True)
+os.chdir(folder)
+full, then = run("hydra.sweep.dir=one"), table("one")
+subprocess.run(["mount", "-o", "remount,size=40m", folder], check=True)
+answers = [full, then, run("hydra.sweep.dir=one"), table("one"), run("hydra.sweep.dir=other"), table("other")]
+json.dump(answers, sys.stdout)
+"""
+
+
+def test_a_sweep_whose_disk_fills_up_loses_nothing_and_repeats_nothing(tmp_path: Path):
+    if not may_mount(tmp_path):
+        pytest.skip("a small file system cannot be mounted here (unshare -rm)")
+    words = ["train", "-m", *TRAIN[1:-1], "seed=range(4)", "hydra.launcher.jobs=1", "hydra.launcher.stack=false"]
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", SWEEP_DRIVER],
+        input=json.dumps([words, str(tmp_path)]),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (code, said), then, (again, _), after, (other, _), undisturbed = json.loads(done.stdout)
+    assert (code, again, other) == (1, 0, 0)
+    assert "No space left on device" in said
+    assert all(line.startswith(("dlrun: ", "failed: ")) for line in said.splitlines())
+    finished = {name: summary for name, summary in then.items() if summary["status"] == "completed"}
+    assert 0 < len(finished) < 4
+    assert all(after[name] == summary for name, summary in finished.items())  # to the second: not done again
+
+    def decisive(table: dict[str, dict[str, object]]) -> dict[str, list[object]]:
+        return {name: [one[key] for key in ("status", "steps", "best", "metrics")] for name, one in table.items()}
+
+    assert decisive(after) == decisive(undisturbed)
