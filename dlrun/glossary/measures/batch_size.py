@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from dlrun.contracts import Splits
 from dlrun.engine.footprint import peak_bytes
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Arms, Measured
-from dlrun.glossary.measures.common import config, paired, slope
+from dlrun.glossary.measures.common import config, paired_test, slope
+from dlrun.glossary.measures.early_stopping import curve
 
 SIZES = (4, 8, 16, 32, 64, 128, 256)
 SMALL, LARGE = "16", "256"
@@ -85,9 +86,11 @@ def _trainings(runs: Arms, axes: Any) -> dict[str, float]:
     tests = {name: [100 * run.metrics["test/accuracy"] for run in each] for name, each in runs.items()}
     shown = {
         SMALL: "16",
-        LARGE: "256,\nequal epochs",
-        "256_steps": "256,\nequal steps",
+        "16_lr4": "16,\nlr x 4",
+        LARGE: "256",
+        "256_lr4": "256,\nlr x 4",
         "256_scaled": "256,\nlr x 16",
+        "256_steps": "256, 16 x\nthe steps",
     }
     for position, (name, style) in enumerate(zip(shown, styles(marker=True), strict=False)):
         axes.errorbar(
@@ -96,15 +99,27 @@ def _trainings(runs: Arms, axes: Any) -> dict[str, float]:
     axes.set_xticks(range(len(shown)), list(shown.values()))
     axes.set_xlim(-0.5, len(shown) - 0.5)
     label(axes, "batch size", "test accuracy, % (mean ± std)", f"digits, SGD, {len(tests[SMALL])} seeds", legend=False)
-    epochs, epochs_t = paired(tests[SMALL], tests[LARGE])
-    steps, steps_t = paired(tests[SMALL], tests["256_steps"])
-    scaled, scaled_t = paired(tests["256_scaled"], tests[LARGE])
+    small, large = (suited(runs, names) for names in ((SMALL, "16_lr4"), (LARGE, "256_lr4", "256_scaled")))
+    epochs, steps = (paired_test(tests[SMALL], tests[name]) for name in (LARGE, "256_steps"))
+    adapted, scaled = paired_test(small, large), paired_test(tests["256_scaled"], tests[LARGE])
     return {
-        "epochs_gain": epochs,
-        "epochs_t": epochs_t,
-        "steps_gain": steps,
-        "steps_t": steps_t,
-        "scaled_gain": scaled,
-        "scaled_t": scaled_t,
+        "epochs_gain": epochs.mean,
+        "epochs_p": epochs.p,
+        "adapted_gain": adapted.mean,
+        "adapted_p": adapted.p,
+        "steps_gain": steps.mean,
+        "steps_p": steps.p,
+        "steps_high": steps.high,
+        "scaled_gain": scaled.mean,
+        "scaled_p": scaled.p,
         "seeds": float(len(tests[SMALL])),
     }
+
+
+def suited(runs: Arms, names: Sequence[str]) -> list[float]:
+    """Test accuracies, %, by seed, of whichever of some arms is best on validation with that seed."""
+    best = [
+        max(same, key=lambda run: curve(run, "val/accuracy")[-1])
+        for same in zip(*(runs[name] for name in names), strict=True)
+    ]
+    return [100 * run.metrics["test/accuracy"] for run in best]

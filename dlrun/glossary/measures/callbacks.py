@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections import Counter
 from typing import Any
 
+from dlrun.engine import loop
 from dlrun.engine.callbacks import Callback, StopEarly
 from dlrun.engine.training import Training
 from dlrun.glossary.figures import label, panels
@@ -33,7 +37,19 @@ class Noting(Callback):
         CALLS.append(("on_fit_end", training.step))
 
 
+EXAMPLE = """
+for epoch in epochs:
+    if early_stopping(val_loss):
+        break
+"""  # the source's, lines 56 and 57, in the loop that its `break` needs
+NAMES = ("early_stopping", "StopEarly")
 HOOKS = ("on_fit_start", "on_step_end", "on_log", "on_validate", "on_fit_end")
+
+
+def calls_by_name(source: str, names: tuple[str, ...] = NAMES) -> int:
+    """How often a piece of Python calls one of these functions or classes."""
+    calls = [node.func for node in ast.walk(ast.parse(textwrap.dedent(source))) if isinstance(node, ast.Call)]
+    return sum(getattr(called, "id", getattr(called, "attr", "")) in names for called in calls)
 
 
 def measure(runs: Arms) -> Measured:
@@ -53,6 +69,9 @@ def measure(runs: Arms) -> Measured:
             "ends": float(counts["on_fit_end"]),
             "steps_ratio": counts["on_step_end"] / steps,
             "validations_ratio": counts["on_validate"] / epochs,
+            "start_hooks": float(sum(name.endswith("_start") for name in vars(Callback)) - 1),  # on_fit_start
+            "example_calls": float(calls_by_name(EXAMPLE)),
+            "loop_calls": float(calls_by_name(inspect.getsource(loop))),
             "is_callback": float(issubclass(StopEarly, Callback)),
             "stopped_early": float(stopped.status == "early_stopped"),
             "stopped_epochs": float(stopped.summary["epochs"]),

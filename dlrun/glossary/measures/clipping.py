@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from dlrun.glossary.figures import label, panels, styles
@@ -15,29 +16,33 @@ from dlrun.optim.gradients import ClipNorm, ClipValue
 
 LIMIT = 1.0
 Clip = Callable[[Sequence[Tensor]], Any]
+Make = Callable[[float], Clip]
 
 
-def measure(by_norm: Clip | None = None, by_value: Clip | None = None, steps: int = 80) -> Measured:
-    """Lengths and directions of random gradients after clipping; an RNN with and without."""
-    by_norm, by_value = by_norm or ClipNorm(LIMIT), by_value or ClipValue(LIMIT / 100)
+def measure(by_norm: Clip | None = None, by_value: Make = ClipValue, steps: int = 80) -> Measured:
+    """Lengths and directions of random gradients after clipping by norm and to the same norm by value; an RNN."""
+    by_norm = by_norm or ClipNorm(LIMIT)
     lengths = 10.0 ** np.linspace(-2, 2, 9)
-    clips = {"norm": by_norm, "value": by_value}
-    after = {name: [clipped(clip, size) for size in lengths] for name, clip in clips.items()}
+    after = {
+        "norm": [clipped(by_norm, size) for size in lengths],
+        "value": [clipped(by_value(value_limit(size, by_value)), size) for size in lengths],
+    }
     unclipped, limited = steepest(None, steps), steepest(by_norm, steps)
     figure, (sizes, training) = panels("Gradient clipping", 2)
     line = styles(marker=True)
-    for name, shown in (("norm", "by norm, limit 1"), ("value", "by value, limit 0.01")):
+    for name, shown in (("norm", "by norm, limit 1"), ("value", "by value, to the same norm")):
         sizes.semilogx(lengths, [cosine for _, cosine in after[name]], **next(line), label=shown)
     label(sizes, "norm of the gradient before", "cosine between before and after", "is the direction kept?")
     line = styles()
     for name, norms in (("no clipping: ends in NaN", unclipped), ("clipped to norm 1", limited)):
         training.semilogy(np.where(np.isfinite(norms), norms, np.nan), **next(line), label=name)
     label(training, "step", "gradient norm before clipping", "an RNN over 60 time steps, lr 0.1")
-    norms = [length for length, _ in after["norm"]]
+    norms, value_norms = ([length for length, _ in after[name]] for name in ("norm", "value"))
     return Measured(
         {
             "largest_norm": max(norms),
             "untouched_error": float(max(abs(n - s) for n, s in zip(norms, lengths, strict=True) if s < LIMIT)),
+            "norms_apart": float(np.abs(np.subtract(norms, value_norms)).max()),
             "norm_cosine": min(cosine for _, cosine in after["norm"]),
             "value_cosine": min(cosine for _, cosine in after["value"]),
             "steps_survived": float(np.isfinite(unclipped).sum()),
@@ -45,6 +50,13 @@ def measure(by_norm: Clip | None = None, by_value: Clip | None = None, steps: in
         },
         figure,
     )
+
+
+def value_limit(size: float, make: Make = ClipValue) -> float:
+    """The limit by value that leaves a gradient of norm `size` the norm that clipping by norm does."""
+    if size <= LIMIT:
+        return size  # no number is larger: nothing is cut
+    return float(brentq(lambda limit: clipped(make(limit), size)[0] - LIMIT, 1e-6, size, xtol=1e-9))
 
 
 def clipped(clip: Clip, size: float) -> tuple[float, float]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 
 from dlrun import build
@@ -18,7 +20,7 @@ from dlrun.optim.schedule import Schedule
 
 Array = NDArray[np.float64]
 Words = Sequence[str]
-CURVATURE = np.linspace(0.5, 4.0, 12)  # of `hills`, by coordinate
+CURVATURE = np.linspace(0.5, 4.0, 12)  # a of `hills`, by coordinate; its curvature is a - sin w
 START = np.linspace(-2.0, 3.0, 12)
 
 
@@ -101,3 +103,31 @@ def paired(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float
     differences = np.subtract(ours, others)
     mean, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
     return mean, 0.0 if mean == 0 else math.copysign(math.inf, mean) if error == 0 else mean / error
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences pair by pair: of runs with the same seed, say.
+
+    Attributes:
+        mean: of the differences.
+        p: of a t test of their mean against 0, two-sided; 1 if nothing differs.
+        low: of the 95 % interval of the mean; the mean itself where all are the same.
+        high: its other end.
+    """
+
+    mean: float
+    p: float
+    low: float
+    high: float
+
+
+def paired_test(ours: Sequence[float] | Array, others: Sequence[float] | Array) -> Paired:
+    """What two or more pairs tell of the mean of ours - others."""
+    differences = np.subtract(ours, others)
+    mean = float(differences.mean())
+    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():  # all the same but for rounding
+        return Paired(mean, float(mean == 0), mean, mean)
+    result = stats.ttest_1samp(differences, 0.0)
+    interval = result.confidence_interval(0.95)
+    return Paired(mean, float(result.pvalue), float(interval.low), float(interval.high))

@@ -1,4 +1,4 @@
-"""L2 regularisation and weight decay: the same under SGD, two things under Adam; and what the source leaves out."""
+"""L2 regularisation and weight decay: the same under plain SGD, two things under Adam; what the source leaves out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from dlrun.glossary.measures.common import (
     config,
     furthest,
     hills,
-    paired,
+    paired_test,
     path,
     path_by_hand,
+    slope,
 )
 from dlrun.glossary.measures.early_stopping import curve
 from dlrun.glossary.measures.update_rules import adam_rule
@@ -31,7 +32,8 @@ LR, DECAY = 0.01, 0.1
 ADAMW: Words = ("optimizer=adamw", f"optimizer.lr={LR}", f"optimizer.weight_decay={DECAY}")
 ADAM_L2: Words = ("optimizer=adam", f"optimizer.lr={LR}", f"optimizer.weight_decay={DECAY}")
 SGD_L2: Words = ("optimizer=sgd", f"optimizer.lr={LR}", f"optimizer.weight_decay={DECAY}")
-SCALES = np.array([0.0, *10.0 ** np.linspace(-3, 3, 11)])  # of gradients; the first weight has none
+SCALES = 10.0 ** np.linspace(0, 3, 7)  # of gradients
+STEPS, WEIGHTS = 200, 64  # of the noise, and with each scale of it
 
 
 def weight_decay(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
@@ -40,7 +42,7 @@ def weight_decay(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
     fallen = 1 - path(words, start, 1, lambda w: (w * 0).sum())[0][1] / start
     decays = {name: decay_by_gradient(chosen) for name, chosen in (("adamw", words), ("adam", ADAM_L2))}
     same = furthest(path(SGD_L2)[0], _sgd_decoupled())
-    figure, (axes,) = panels("What decay takes from a weight, by the size of its gradient")
+    figure, (axes,) = panels("What decay takes from a weight, by the size of its gradients")
     _draw_decay(axes, decays)
     norms = _weight_sizes(runs) if runs else {}
     return Measured(
@@ -48,8 +50,8 @@ def weight_decay(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
             "without_lr_error": float(np.abs(fallen - DECAY).max()),
             "with_lr_error": float(np.abs(fallen - LR * DECAY).max()),
             "fallen": float(fallen.mean()),
-            "decay_spread": float(decays["adamw"].max() - decays["adamw"].min()),
-            "l2_spread": float(decays["adam"].max() - decays["adam"].min()),
+            "decay_spread": float(np.ptp(decays["adamw"])),
+            "l2_power": slope(SCALES, decays["adam"]),
             "sgd_difference": same,
             **norms,
         },
@@ -66,9 +68,8 @@ def adamw(words: Words = ADAMW, runs: Arms | None = None) -> Measured:
         "rule_error": furthest(points, path_by_hand(adam_rule(LR, decay=LR * DECAY))),
         "l2_error": furthest(points, path(ADAM_L2)[0]),
         "moment_error": _moment_difference(no_decay[1], plain[1]),
-        "zero_decay": float(decays["adamw"][0]),
+        "zero_decay": float(decay_by_gradient(words, np.zeros(1))[0]),
         "huge_decay": float(decays["adamw"][-1]),
-        "huge_l2": float(decays["adam"][-1]),
         "default_decay": float(torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"]),
     }
     figure, axes = panels("AdamW beside Adam with L2", 2 if runs else 1)
@@ -107,23 +108,29 @@ def l2(sgd: Words = ("optimizer=sgd", f"optimizer.lr={LR}"), penalty: Any = None
     )
 
 
-def decay_by_gradient(words: Words) -> Array:
-    """How much less of a weight of 1 a step with decay leaves, over lr · decay, by size of the gradient."""
-    slopes = torch.tensor(SCALES)
+def decay_by_gradient(words: Words, scales: Array = SCALES) -> Array:
+    """What decay takes of weights under gradients that are noise, over lr · decay · w, by the noise's std.
 
-    def after(chosen: Words) -> Array:
-        return np.asarray(path(chosen, np.ones(len(SCALES)), 1, lambda w: (slopes * w).sum())[0][-1])
+    The same noise is met with decay and without; what they end apart is what decay took.
+    """
+    noise = torch.randn(STEPS, WEIGHTS, len(scales), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gradients = (noise * torch.tensor(scales)).flatten(1)
 
-    return np.asarray((after([*words, "optimizer.weight_decay=0"]) - after(words)) / (LR * DECAY))
+    def points(chosen: Words) -> Array:
+        slopes = iter(gradients)
+        return path(chosen, np.ones(gradients.shape[1]), STEPS, lambda w: (next(slopes) * w).sum())[0]
+
+    with_decay, without = points(words), points([*words, "optimizer.weight_decay=0"])
+    taken = (without[-1] - with_decay[-1]).reshape(WEIGHTS, -1).sum(0)
+    wanted = LR * DECAY * with_decay[:-1].sum(0).reshape(WEIGHTS, -1).sum(0)
+    return np.asarray(taken / wanted)
 
 
 def _draw_decay(axes: Any, decays: dict[str, Array]) -> None:
     line = styles(marker=True)
     for name, shown in (("adamw", "AdamW (decoupled)"), ("adam", "Adam with L2 in the gradient")):
-        axes.semilogx(np.maximum(SCALES, 1e-4), np.maximum(decays[name], 1e-9), **next(line), label=shown)
-    axes.set_yscale("log")
-    axes.set_xticks([1e-4, 1e-3, 1e-1, 1e1, 1e3], ["0", "$10^{-3}$", "$10^{-1}$", "$10^1$", "$10^3$"])
-    label(axes, "gradient of the weight (weight 1, λ 0.1)", "decay in one step / (lr · λ · w), 1e-9 at least")
+        axes.loglog(SCALES, decays[name], **next(line), label=shown)
+    label(axes, "std of the weight's gradients (zero mean)", "decay in 200 steps / Σ lr · λ · w", "weights of 1, λ 0.1")
 
 
 def _penalty(w: Tensor) -> Tensor:
@@ -147,7 +154,7 @@ def _moment_difference(one: torch.optim.Optimizer, other: torch.optim.Optimizer)
 
 
 def _weight_sizes(runs: Arms) -> dict[str, float]:
-    """Mean absolute weight of matrices, with decay over without, and the t of their difference over seeds."""
+    """Mean absolute weight of matrices, with decay over without, and the p of their difference over seeds."""
     sizes = {
         name: [
             float(torch.cat([p.detach().abs().flatten() for p in run.model.parameters() if p.ndim > 1]).mean())
@@ -157,7 +164,7 @@ def _weight_sizes(runs: Arms) -> dict[str, float]:
     }
     return {
         "size_ratio": float(np.mean(sizes["decay"]) / np.mean(sizes["none"])),
-        "size_t": paired(sizes["none"], sizes["decay"])[1],
+        "size_p": paired_test(sizes["none"], sizes["decay"]).p,
     }
 
 
@@ -172,15 +179,19 @@ def _compare(runs: Arms, axes: Any) -> dict[str, float]:
         chosen = max(vals, key=lambda d: vals[d])
         best[method] = (chosen, tests[chosen])
         decays = sorted(tests)
-        means, errors = ([f(tests[d]) for d in decays] for f in (np.mean, np.std))
+        means, errors = [np.mean(tests[d]) for d in decays], [np.std(tests[d], ddof=1) for d in decays]
         name = {"adamw": "AdamW", "adam": "Adam with L2"}[method]
         axes.errorbar(decays, means, errors, capsize=3, **next(line), label=name)
     axes.set_xscale("log")
     label(axes, "weight_decay", "test accuracy, % (mean ± std over seeds)", "digits, 300 examples, 20 % wrong labels")
-    gain, t = paired(best["adamw"][1], best["adam"][1])
+    gain = paired_test(best["adamw"][1], best["adam"][1])
     return {
-        "gain": gain,
-        "gain_t": t,
+        "gain": gain.mean,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "gain_p": gain.p,
+        "adamw_decay": best["adamw"][0],
+        "adam_decay": best["adam"][0],
         "adamw_accuracy": float(np.mean(best["adamw"][1])),
         "adam_accuracy": float(np.mean(best["adam"][1])),
         "seeds": float(len(best["adamw"][1])),

@@ -80,6 +80,18 @@ def _keep(kept: list[Tensor], out: Tensor) -> None:
     kept.append(out)
 
 
+def saturated(model: nn.Module, limit: float = 4.0) -> float:
+    """The share of hidden units whose input is beyond ±limit, on Gaussian inputs."""
+    inputs = torch.randn(EXAMPLES, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    kept: list[Tensor] = []
+    hidden = [module for module in model.modules() if isinstance(module, nn.Linear)][:-1]
+    hooks = [m.register_forward_hook(lambda _, __, out: kept.append(out.detach())) for m in hidden]
+    model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return float((torch.stack(kept).abs() > limit).double().mean())
+
+
 def measured(words: Words, depth: int = DEPTH, seeds: int = 3) -> Signals:
     """The geometric means over some seeds."""
     each = [signals(network(words, depth, seed), seed + 100) for seed in range(seeds)]
@@ -95,8 +107,8 @@ def measured(words: Words, depth: int = DEPTH, seeds: int = 3) -> Signals:
 DEFAULT, XAVIER, HE = ("init=default",), ("init=xavier",), ("init=he",)
 
 
-def vanishing(he: Words = HE, depth: int = 30) -> Measured:
-    """Where gradients vanish, what it does to learning, the two causes and each of the four cures on its own."""
+def vanishing(he: Words = HE, depth: int = 30, tanh_start: Words = XAVIER) -> Measured:
+    """Where gradients vanish, what it does to learning, its causes and each of the four cures on its own."""
     sigmoid, relu = ("model.activation=sigmoid",), ("model.activation=relu",)
     cases = {
         "sigmoid": (*sigmoid, *DEFAULT),
@@ -107,6 +119,8 @@ def vanishing(he: Words = HE, depth: int = 30) -> Measured:
         "relu_norm": (*relu, *DEFAULT, "model.norm=batch"),
         "sigmoid_skip": (*sigmoid, *DEFAULT, "model.residual=true"),
         "relu_skip": (*relu, *DEFAULT, "model.residual=true"),
+        "sigmoid_xavier": (*sigmoid, *XAVIER),
+        "tanh_xavier": ("model.activation=tanh", *tanh_start),
     }
     found = {name: measured(words, depth) for name, words in cases.items()}
     figure, (layers, depths) = panels("Vanishing gradients", 2)
@@ -115,6 +129,7 @@ def vanishing(he: Words = HE, depth: int = 30) -> Measured:
         ("sigmoid", "sigmoid, PyTorch's init"),
         ("relu", "ReLU, PyTorch's init"),
         ("sigmoid_he", "sigmoid, He"),
+        ("tanh_xavier", "tanh, Xavier"),
         ("relu_he", "ReLU, He"),
         ("sigmoid_norm", "sigmoid, batch norm"),
         ("sigmoid_skip", "sigmoid, skip connections"),
@@ -127,6 +142,8 @@ def vanishing(he: Words = HE, depth: int = 30) -> Measured:
     return Measured(
         {
             **{f"{name}_spread": s.spread for name, s in found.items()},
+            **{f"{name}_decades": abs(math.log10(s.spread)) for name, s in found.items()},
+            "sigmoid_saturated": 100 * saturated(network(cases["sigmoid_xavier"], depth)),
             "first_moved": moved[0],
             "last_moved": moved[-1],
             "moved_ratio": moved[0] / moved[-1],

@@ -12,9 +12,10 @@ from dlrun.engine.callbacks import StopEarly
 from dlrun.engine.training import Training
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Arms, Measured
-from dlrun.glossary.measures.common import Array, paired
+from dlrun.glossary.measures.common import Array, paired_test
 
 PATIENCES = range(1, 21)
+SETTINGS = {"long": "AdamW, lr 1e-3, batch 64", "noisy": "momentum, lr 0.02, batch 16"}
 Make = Callable[[int], StopEarly]
 
 
@@ -37,8 +38,8 @@ def early_stopping(runs: Arms) -> Measured:
     patience = stopped[0].config["trainer"]["early_stopping"]["patience"]
     epochs = [run.summary["epochs"] for run in stopped]
     whole = long[0].summary["epochs"]
-    losses, t = paired([run.metrics["test/loss"] for run in long], [run.metrics["test/loss"] for run in stopped])
-    accuracy, accuracy_t = paired(
+    losses = paired_test([run.metrics["test/loss"] for run in long], [run.metrics["test/loss"] for run in stopped])
+    accuracy = paired_test(
         [100 * run.metrics["test/accuracy"] for run in stopped], [100 * run.metrics["test/accuracy"] for run in long]
     )
     figure, (axes,) = panels("Early stopping: digits, 300 examples, 20 % wrong labels")
@@ -55,10 +56,10 @@ def early_stopping(runs: Arms) -> Measured:
         {
             "shortest_wait": min(waits) / patience,
             "longest_wait": max(waits) / patience,
-            "loss_gain": losses,
-            "loss_t": t,
-            "accuracy_gain": accuracy,
-            "accuracy_t": accuracy_t,
+            "loss_gain": losses.mean,
+            "loss_p": losses.p,
+            "accuracy_gain": accuracy.mean,
+            "accuracy_p": accuracy.p,
             "epochs": float(np.mean(epochs)),
             "saved": 100 * (1 - float(np.mean(epochs)) / whole),
         },
@@ -73,35 +74,40 @@ def patience(runs: Arms, make: Make = StopEarly) -> Measured:
     every_other = runs["every_other"][0]
     epochs_waited = every_other.summary["epochs"] - every_other.summary["best"]["epoch"]
     configured = every_other.config["trainer"]["early_stopping"]["patience"]
-    curves = [curve(run, "val/loss") for run in runs["long"]]
+    settings = {name: [curve(run, "val/loss") for run in runs[name]] for name in SETTINGS}
+    figure, (loss, length) = panels("Patience from 1 to 20, on the same curves", 2)
+    line, other = styles(marker=True), styles(marker=True)
+    costs = {name: cost_of_patience(curves, make) for name, curves in settings.items()}
+    for name, (regret, epochs) in costs.items():
+        loss.plot(PATIENCES, list(regret.values()), **next(line), label=SETTINGS[name])
+        length.plot(PATIENCES, list(epochs.values()), **next(other), label=SETTINGS[name])
+    label(loss, "patience", "best validation loss found,\n% above the best of all epochs")
+    label(length, "patience", "epochs trained")
+    for axes in (loss, length):
+        axes.axvspan(5, 10, color="0.85", zorder=0)
+        axes.set_xticks([1, 5, 10, 15, 20])
+    compared = (1, 2, 5, 10, 20)
+    return Measured(
+        {
+            "waited": float(waited),
+            "epochs_waited": epochs_waited / configured,
+            **{f"regret_{p}": max(regret[p] for regret, _ in costs.values()) for p in compared},
+            **{f"epochs_{p}": float(np.mean([epochs[p] for _, epochs in costs.values()])) for p in compared},
+            "longer": float(np.mean([epochs[20] / epochs[10] for _, epochs in costs.values()])),
+            "whole": float(len(settings["long"][0])),
+        },
+        figure,
+    )
+
+
+def cost_of_patience(curves: Sequence[Array], make: Make = StopEarly) -> tuple[dict[int, float], dict[int, float]]:
+    """By patience, means over curves: how far the best value found is above the best of all, %, and epochs trained."""
     stops = {p: [stops_after(values, p, make) for values in curves] for p in PATIENCES}
     regret = {
         p: 100 * float(np.mean([v[:n].min() / v.min() - 1 for v, n in zip(curves, stops[p], strict=True)]))
         for p in PATIENCES
     }
-    epochs = {p: float(np.mean(stops[p])) for p in PATIENCES}
-    figure, (loss, length) = panels("Patience from 1 to 20, on the same curves", 2)
-    line = styles(marker=True)
-    loss.plot(PATIENCES, list(regret.values()), **next(line), label="mean over runs")
-    label(loss, "patience", "best validation loss found,\n% above the best of all epochs")
-    length.plot(PATIENCES, list(epochs.values()), **next(line), label="mean over runs")
-    label(length, "patience", "epochs trained")
-    for axes in (loss, length):
-        axes.axvspan(5, 10, color="0.85", zorder=0)
-        axes.set_xticks([1, 5, 10, 15, 20])
-    return Measured(
-        {
-            "waited": float(waited),
-            "epochs_waited": epochs_waited / configured,
-            "regret_1": regret[1],
-            "regret_5": regret[5],
-            "regret_10": regret[10],
-            "epochs_5": epochs[5],
-            "epochs_10": epochs[10],
-            "whole": float(len(curves[0])),
-        },
-        figure,
-    )
+    return regret, {p: float(np.mean(stops[p])) for p in PATIENCES}
 
 
 def curve(run: Any, name: str) -> Array:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
@@ -15,6 +16,8 @@ from dlrun.glossary.measures.update_rules import MOMENTUM, momentum_rule
 CONDITIONS = (10.0, 30.0, 100.0, 300.0)
 PRECISION = 1e-6
 LIMIT = 3000  # steps
+BETA = 0.9
+STEEP = (1.05, 1.2, 1.35, 1.5, 1.65, 1.8, 1.85, 1.9, 1.94, 1.96, 1.98)  # lr times curvature; plain descent zigzags
 
 
 def descend(curvatures: Array, lr: float, beta: float, steps: int) -> Array:
@@ -46,22 +49,20 @@ def steps_needed(condition: float, *, momentum: bool) -> int:
 
 
 def momentum(words: Words = MOMENTUM) -> Measured:
-    """The rule; steps against κ; reversals and swing in a narrow valley; noise in the direction."""
+    """The rule; steps against κ; swing and reversals along a steep direction, by rate; noise left in the weights."""
     plain = [steps_needed(k, momentum=False) for k in CONDITIONS]
     heavy = [steps_needed(k, momentum=True) for k in CONDITIONS]
-    valley = np.array([0.02, 1.0])
-    paths = {name: descend(valley, 1.8, b, 60) for name, b in (("sgd", 0.0), ("momentum", 0.9))}
-    reversals = {name: float((np.diff(np.sign(points[:, 1])) != 0).mean()) for name, points in paths.items()}
-    swing = {name: float(np.abs(points[:, 1]).sum()) for name, points in paths.items()}
-    figure, (race, zigzag) = panels("Momentum on a parabola", 2)
+    figure, (race, steep) = panels("Momentum on a parabola", 2)
     line = styles(marker=True)
     for name, steps, power in (("gradient descent", plain, "κ"), ("with momentum", heavy, "√κ")):
         race.loglog(CONDITIONS, steps, **next(line), label=f"{name} (∝ {power})")
     label(race, "condition number κ", "steps to a millionth", "the best lr and β for each")
-    line = styles()
-    for name, shown in (("sgd", "β = 0"), ("momentum", "β = 0.9")):
-        zigzag.plot(paths[name][:, 1], **next(line), label=shown)
-    label(zigzag, "step", "position along the steep direction", "lr 1.8 / largest curvature")
+    line = styles(marker=True)
+    for beta in (0.9, 0.5):
+        steep.semilogy(STEEP, [swing_ratio(rate, beta) for rate in STEEP], **next(line), label=f"β = {beta}")
+    steep.axhline(1, color="0.4", linewidth=0.8)
+    steep.annotate("as without momentum", (STEEP[0], 1), va="bottom", fontsize=8, color="0.4")
+    label(steep, "lr · curvature (2: plain descent diverges)", "Σ |w|, over that without momentum", "the same lr")
     return Measured(
         {
             **rule(words),
@@ -69,24 +70,60 @@ def momentum(words: Words = MOMENTUM) -> Measured:
             "momentum_power": slope(CONDITIONS, [float(n) for n in heavy]),
             "sgd_steps": float(plain[-1]),
             "momentum_steps": float(heavy[-1]),
-            "reversals": reversals["momentum"] / reversals["sgd"],
-            "swing": swing["momentum"] / swing["sgd"],
-            "noise": noise_left(0.9),
+            **oscillations(),
         },
         figure,
     )
 
 
+def oscillations(beta: float = BETA) -> dict[str, float]:
+    """Swing by the rate, where it is as large as without momentum, how often w turns, and the noise that w has."""
+    turns = {b: turning(descend(np.ones(1), 1.5, b, 60)) for b in (0.0, beta)}
+    noise = {pair: weight_noise(*pair) for pair in ((0.01, 0.0), (0.01 / (1 - beta), 0.0), (0.01, beta))}
+    return {
+        "swing_low": swing_ratio(1.5, beta),
+        "swing_high": swing_ratio(1.98, beta),
+        "swing_half": swing_ratio(1.5, 0.5),
+        "swing_half_high": swing_ratio(1.98, 0.5),
+        "crossing": crossing(beta),
+        "reversals": turns[beta] / turns[0.0],
+        "noise_same_lr": noise[0.01, beta] / noise[0.01, 0.0],
+        "noise_same_step": noise[0.01, beta] / noise[0.01 / (1 - beta), 0.0],
+    }
+
+
+def swing_ratio(rate: float, beta: float, steps: int = 1000) -> float:
+    """Σ |w| with momentum over that without, from w = 1, where lr times curvature is `rate`, below 2."""
+    with_it, without = (float(np.abs(descend(np.ones(1), rate, b, steps)).sum()) for b in (beta, 0.0))
+    return with_it / without
+
+
+def crossing(beta: float) -> float:
+    """The rate, in (1.5, 1.98), where both swing the same; NaN if they do nowhere there."""
+    low, high = (math.log(swing_ratio(rate, beta)) for rate in (1.5, 1.98))
+    if low * high >= 0:
+        return math.nan
+    return float(brentq(lambda rate: math.log(swing_ratio(rate, beta)), 1.5, 1.98, xtol=1e-3))
+
+
+def turning(points: Array) -> float:
+    """The share of steps in which w changes its sign."""
+    return float((np.diff(np.sign(points[:, 0])) != 0).mean())
+
+
+def weight_noise(lr: float, beta: float, steps: int = 4000, count: int = 200) -> float:
+    """The variance that `count` weights settle at on w² / 2 under gradients with noise of variance 1, torch's SGD."""
+    random = torch.Generator().manual_seed(0)
+    w = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+    made = torch.optim.SGD([w], lr=lr, momentum=beta)
+    squares = 0.0
+    for step in range(steps):
+        w.grad = w.detach() + torch.randn(count, generator=random, dtype=torch.float64)
+        made.step()
+        squares += float(w.detach().square().mean()) if step >= steps // 4 else 0.0
+    return squares / (steps - steps // 4)
+
+
 def rule(words: Words = MOMENTUM) -> dict[str, float]:
     """How far 50 steps in float64 are from the rule in NumPy."""
     return {"rule_error": furthest(path(words)[0], path_by_hand(momentum_rule()))}
-
-
-def noise_left(beta: float, steps: int = 20_000) -> float:
-    """Variance of v (1 - β) over that of the gradient when the gradient is nothing but noise; (1 - β) / (1 + β)."""
-    noise = np.random.default_rng(0).standard_normal(steps)
-    v, total = 0.0, []
-    for g in noise:
-        v = beta * v + g
-        total.append(v * (1 - beta))
-    return float(np.var(total) / np.var(noise))

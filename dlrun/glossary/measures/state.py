@@ -83,30 +83,24 @@ def resumed(words: Words, parts: Collection[str], dropout: float = 0.3) -> tuple
     return float((whole.weights - again.weights).abs().max()), straight, losses
 
 
-def checkpoint(words: Words = ADAM, everything: Collection[str] = EVERYTHING) -> Measured:
-    """Continuing from the example's two parts, from the three that the sentence names, and from all."""
-    kept = {
-        "code": {"model", "optimizer"},
-        "named": {"model", "optimizer", "schedule"},
-        "everything": everything,
-    }
-    found = {name: resumed(words, parts) for name, parts in kept.items()}
-    shown = {
-        "code": "model, optimizer",
-        "named": "model, optimizer, scheduler",
-        "everything": "and the random generator",
-    }
-    figure, (axes,) = panels("Stopped at step 60 and continued from a checkpoint of …")
-    line = styles()
-    axes.plot(
-        range(HALF, STEPS), found["code"][1], **{**next(line), "linewidth": 4, "alpha": 0.35}, label="never stopped"
-    )
-    for name, (_, _, losses) in found.items():
-        axes.plot(range(HALF, STEPS), losses, **next(line), label=shown[name])
-    label(axes, "optimizer step", "loss")
-    without_dropout = resumed(words, kept["named"], dropout=0.0)[0]
-    numbers = {f"{name}_difference": difference for name, (difference, _, _) in found.items()}
-    return Measured({**numbers, "named_no_dropout": without_dropout}, figure)
+def checkpoint(
+    words: Words = ADAM, everything: Collection[str] = EVERYTHING, code: Collection[str] = ("model", "optimizer")
+) -> Measured:
+    """Continuing from the example's two parts or the three of the sentence, where nothing is drawn; from all."""
+    named = {"model", "optimizer", "schedule"}
+    still = {"model, optimizer": resumed(words, code, dropout=0.0), "and scheduler": resumed(words, named, dropout=0.0)}
+    drawn = {"model, optimizer, scheduler": resumed(words, named), "and random generator": resumed(words, everything)}
+    figure, both = panels("Stopped at step 60 and continued from a checkpoint of …", 2)
+    for axes, found, title in zip(both, (still, drawn), ("without dropout", "with dropout"), strict=True):
+        line = styles()
+        straight = next(iter(found.values()))[1]
+        axes.plot(range(HALF, STEPS), straight, **{**next(line), "linewidth": 4, "alpha": 0.35}, label="never stopped")
+        for name, (_, _, losses) in found.items():
+            axes.plot(range(HALF, STEPS), losses, **next(line), label=name)
+        label(axes, "optimizer step", "loss", title)
+    differences = [difference for found in (still, drawn) for difference, _, _ in found.values()]
+    names = ("code_difference", "named_no_dropout", "named_difference", "everything_difference")
+    return Measured(dict(zip(names, differences, strict=True)), figure)
 
 
 def optimizer_state(words: Words = ADAM, everything: Collection[str] = EVERYTHING) -> Measured:

@@ -64,7 +64,7 @@ def sgd(words: Words = SGD) -> Measured:
     valley.plot(*points[:, [0, 11]].T, **next(line), label="momentum=0 (the formula)")
     valley.plot(*with_momentum[:, [0, 11]].T, **next(line), label="momentum=0.9 (the code)")
     valley.plot(*points[0, [0, 11]], "k*", markersize=10, label="start")
-    label(valley, "weight 1 (curvature 0.5)", "weight 12 (curvature 4)", "50 steps, lr 0.01")
+    label(valley, "weight 1 (a = 0.5)", "weight 12 (a = 4)", "50 steps, lr 0.01")
     line = styles()
     for name, ours, hand in (("code without momentum", points, rule), ("code with momentum 0.9", with_momentum, rule)):
         gap.semilogy(np.maximum(np.abs(ours - hand).max(1), 1e-17), **next(line), label=name)
