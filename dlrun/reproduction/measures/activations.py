@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from dlrun.contracts import Activation
 from dlrun.glossary.figures import label, panels, styles
@@ -42,6 +43,12 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
     label(
         slopes, "standard deviation of the inputs", "root mean square of φ'", "large inputs saturate sigmoid and tanh"
     )
+    return Measured(numbers | at_the_start(gradients) | trained(runs, training), figure)
+
+
+def at_the_start(axes: Axes) -> dict[str, float]:
+    """What of the last layer's gradient reaches the first, from either start, and how it compares; drawn."""
+    numbers: dict[str, float] = {}
     line = styles()
     for name, suited in SUITED.items():
         style = next(line)
@@ -50,18 +57,21 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
             look = {**style, "linewidth": 0.8} if start == "default" else style
             shown = {"default": "PyTorch's", "xavier": "Xavier's", "he": "He's"}[init]
             share = found.gradients / found.gradients[-1]
-            gradients.semilogy(np.arange(1, DEPTH + 1), share, **look, label=f"{SHOWN.get(name, name)}, {shown}")
+            axes.semilogy(np.arange(1, DEPTH + 1), share, **look, label=f"{SHOWN.get(name, name)}, {shown}")
             numbers[f"{name}_{start}"] = found.spread
-    for name in ("relu", "gelu"):
+    for ours in SHOWN:
         for start in ("default", "suited"):
-            numbers[f"{name}_to_tanh_{start}"] = numbers[f"{name}_{start}"] / numbers[f"tanh_{start}"]
-            numbers[f"{name}_to_sigmoid_{start}"] = numbers[f"{name}_{start}"] / numbers[f"sigmoid_{start}"]
-    label(
-        gradients, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, at the start"
-    )
+            for other in ("tanh", "sigmoid"):
+                numbers[f"{ours}_to_{other}_{start}"] = numbers[f"{ours}_{start}"] / numbers[f"{other}_{start}"]
+    label(axes, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, at the start")
+    return numbers
+
+
+def trained(runs: Mapping[str, Sequence[Run]], axes: Axes) -> dict[str, float]:
+    """Test accuracies of the arms (%), and how they differ seed by seed; drawn."""
     tests = {arm: 100 * finals(each) for arm, each in runs.items()}
-    numbers |= {f"{arm}_accuracy": float(each.mean()) for arm, each in tests.items()}
-    for name in ("relu", "gelu"):
+    numbers = {f"{arm}_accuracy": float(each.mean()) for arm, each in tests.items()}
+    for name in SHOWN:
         for start in ("default", "suited"):
             for other in ("tanh", "sigmoid"):
                 ours, others = tests[f"{name}_{start}"], tests[f"{other}_{start}"]
@@ -74,6 +84,6 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         name, _, kind = arm.partition("_")
         look = {**looks[kind if kind in looks else name], **({"linewidth": 0.8} if kind == "default" else {})}
         accuracy = 100 * np.mean([curve(run, "val/accuracy") for run in runs[arm]], axis=0)
-        training.plot(np.arange(1, len(accuracy) + 1), accuracy, **look, label=arm.replace("_", ", "))
-    label(training, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds")
-    return Measured(numbers, figure)
+        axes.plot(np.arange(1, len(accuracy) + 1), accuracy, **look, label=arm.replace("_", ", "))
+    label(axes, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds")
+    return numbers

@@ -68,7 +68,7 @@ def code() -> dict[str, float]:
 
 
 def final_lr(every: int) -> float:
-    """The learning rate of the last of 200 epochs with StepLR(step_size=100, gamma=0.9), stepped each so many epochs."""
+    """The rate of the last of 200 epochs with StepLR(step_size=100, gamma=0.9), stepped each so many epochs."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = StepLR(optimizer, step_size=100, gamma=0.9)
     used = 0.0

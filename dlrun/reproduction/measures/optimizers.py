@@ -96,7 +96,7 @@ def until_fitted(runs: Mapping[str, Sequence[Run]], axes: Axes) -> dict[str, flo
 
 
 def decoupling(decay: float = 0.1, lr: float = 0.01) -> dict[str, float]:
-    """By how much a first step with weight decay is shorter than one without, over lr · decay · w: 1 if it is decoupled.
+    """What weight decay takes off a weight in a first step, over lr · decay · w: 1 if it is decoupled.
 
     Of gradients of 0.01, 1 and 100, AdamW's and Adam's with L2; the one furthest from 1.
     """

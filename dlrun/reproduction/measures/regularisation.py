@@ -49,7 +49,8 @@ def scale_numbers(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
 
     The spread is the standard deviation of log₁₀ of the units' scales, those that never vary left out.
     """
-    numbers, spreads = {}, {}
+    numbers: dict[str, float] = {}
+    spreads: dict[str, Array] = {}
     for name in ("none", "batchnorm"):
         each, grown = [], []
         for run in runs[name]:

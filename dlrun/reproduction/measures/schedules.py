@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: what is gained at the end, from several peaks, and what warm-up saves at the start."""
+"""Schedules of the learning rate: what several peaks come to at the end, and what warm-up saves at the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlrun.contracts import Splits
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import Array, config, optimizer, schedule
-from dlrun.reproduction.measures.common import at_validations, curve, difference, finals, last
+from dlrun.reproduction.measures.common import at_validations, difference, finals, last
 from dlrun.reproduction.measures.optimizers import best_lr, grids
 from dlrun.run import Run
 
@@ -103,7 +103,7 @@ def data() -> Splits:
 
 
 def beginning(warmup: str, seed: int) -> tuple[list[float], list[float]]:
-    """Of every step of the first epochs the loss before it, and how far it moved the weights over how large they are."""
+    """Of every step of the first epochs the loss before it, and how far it moved the weights over their norm."""
     words = (*START, f"optimizer.lr={START_RATE}", "scheduler=cosine", f"scheduler.warmup={warmup}")
     splits = data()
     inputs, targets = splits.train.tensors()

@@ -83,7 +83,7 @@ def left(name: str, length: int, seed: int = 0, attention: bool = False) -> floa
 
 
 def context(states: Tensor) -> Tensor:
-    """Σ αᵢ hᵢ with α = softmax(h_T · hᵢ): (B, T, H) to (B, H)."""
+    """Σ softmax(h_T · hᵢ) hᵢ: (B, T, H) to (B, H)."""
     weights = (states @ states[:, -1, :, None]).softmax(1)
     return (weights * states).sum(1)
 
@@ -97,7 +97,7 @@ def clipping(length: int = 80, limit: float = 1.0) -> dict[str, float]:
     """An RNN whose recurrent weights are four times PyTorch's: the gradient's norm before and after it is clipped."""
     rnn = network("rnn", 0)
     with torch.no_grad():
-        rnn.rnn.weight_hh_l0.mul_(4)
+        rnn.rnn.all_weights[0][1].mul_(4)  # weight_hh
     outputs, _ = rnn(torch.randn(BATCH, length, FEATURES, dtype=torch.float64))
     (outputs[:, -1] * torch.randn(BATCH, HIDDEN, dtype=torch.float64)).sum().backward()
     before = nn.utils.clip_grad_norm_(rnn.parameters(), limit)
@@ -164,8 +164,12 @@ def measure() -> Measured:
         style |= {"marker": "x", "markevery": 6} if number >= len(COLORS) else {}  # colours come again
         deep.semilogy(np.arange(1, DEPTH + 1), found.gradients / found.gradients[-1], **style, label=SHOWN_DEEP[name])
         numbers[f"{name}_left"] = found.spread
-    label(deep, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, one thing changed")
-    numbers |= {name.replace("_left", "_decades"): math.log10(value) for name, value in numbers.items() if "_left" in name}
+    label(
+        deep, "layer (1 is next to the input)", "gradient norm / that of the last", f"{DEPTH} layers, one thing changed"
+    )
+    numbers |= {
+        name.replace("_left", "_decades"): math.log10(value) for name, value in numbers.items() if "_left" in name
+    }
     line = styles(marker=True)
     for kind, shown in (("lstm", "LSTM"), ("attention", "LSTM with attention"), ("self", "self-attention")):
         both = np.array([paths(*reads(kind, length)) for length in LENGTHS])
@@ -174,7 +178,9 @@ def measure() -> Measured:
         numbers |= {f"{kind}_path_grows": float(path), f"{kind}_chain_grows": float(chain)}
         style = next(line)
         chains.semilogy(LENGTHS, both[:, 1], **style, label=f"{shown}: longest chain")
-        chains.semilogy(LENGTHS, both[:, 0], **{**style, "linewidth": 0.8, "fillstyle": "none"}, label=f"{shown}: shortest path")
+        chains.semilogy(
+            LENGTHS, both[:, 0], **{**style, "linewidth": 0.8, "fillstyle": "none"}, label=f"{shown}: shortest path"
+        )
     label(chains, "sequence length T", "operations", "from the last output back to the first input")
     numbers |= clipping()
     numbers["cost_power"] = power(LENGTHS, [operations(n) for n in LENGTHS])

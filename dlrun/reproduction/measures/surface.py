@@ -69,7 +69,7 @@ def crossed(path: Array) -> float:
 
 
 def exchange(depths: Depths) -> tuple[Array, Array]:
-    """Of runs that start in the narrow valley and of those that start in the wide one the shares that change, by noise."""
+    """Shares that change valley, by noise: of runs from the narrow one and of runs from the wide one."""
     leave = [crossed(descend(IN_NARROW, depths=depths, noise=level, runs=RUNS)) for level in LEVELS]
     enter = [1 - crossed(descend(IN_WIDE, depths=depths, noise=level, runs=RUNS)) for level in LEVELS]
     return np.array(leave), np.array(enter)
@@ -123,11 +123,22 @@ def measure() -> Measured:
     ):
         leave, enter = exchange(depths)
         best = int(np.argmax(leave - enter))
-        numbers |= {f"{name}_leave": float(leave[best]), f"{name}_enter": float(enter[best]), f"{name}_at": LEVELS[best]}
+        numbers |= {
+            f"{name}_leave": float(leave[best]),
+            f"{name}_enter": float(enter[best]),
+            f"{name}_at": LEVELS[best],
+        }
         style = next(line)
         axes[2].plot(LEVELS, 100 * leave, **style, label=f"{shown}, leave it")
-        axes[2].plot(LEVELS, 100 * enter, **{**style, "linewidth": 0.7, "fillstyle": "none"}, label=f"{shown}, leave wide")
-    label(axes[2], "standard deviation of the gradient's noise", f"of {RUNS} runs (%)", "changed valley, by the narrow one's depth")
+        axes[2].plot(
+            LEVELS, 100 * enter, **{**style, "linewidth": 0.7, "fillstyle": "none"}, label=f"{shown}, leave wide"
+        )
+    label(
+        axes[2],
+        "standard deviation of the gradient's noise",
+        f"of {RUNS} runs (%)",
+        "changed valley, by the narrow one's depth",
+    )
     return Measured(numbers, figure)
 
 
