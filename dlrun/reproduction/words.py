@@ -13,7 +13,8 @@ WORDS: dict[str, dict[str, str]] = {
         "printed": "printed",
         "ours": "here, mean ± standard deviation over seeds",
         "what p is": "p: how likely one more run of ours would be as far from our mean as the printed value is "
-        "(two-sided, t distribution, deviation · √(1 + 1/n)); below 0.01 the printed value is not one of ours.",
+        "(two-sided, t distribution, deviation · √(1 + 1/n); losses by their logarithms); "
+        "below 0.01 the printed value is not one of ours.",
     },
     "es": {
         "not tested": "sin comprobar con este presupuesto",
@@ -26,7 +27,7 @@ WORDS: dict[str, dict[str, str]] = {
         "printed": "impreso",
         "ours": "aquí, media ± desviación típica entre semillas",
         "what p is": "p: probabilidad de que otro entrenamiento nuestro se aleje de nuestra media tanto como el valor "
-        "impreso (dos colas, distribución t, desviación · √(1 + 1/n)); por debajo de 0.01 el valor impreso no es "
-        "de los nuestros.",
+        "impreso (dos colas, distribución t, desviación · √(1 + 1/n); las pérdidas, por sus "
+        "logaritmos); por debajo de 0.01 el valor impreso no es de los nuestros.",
     },
 }

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from dlrun import build
+from dlrun.contracts import IGNORED
+from dlrun.examples import Pairs
+from dlrun.generation import translate
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
-from dlrun.glossary.measures.common import Array, paired
+from dlrun.glossary.measures.common import Array
 from dlrun.prediction import load_predictor
-from dlrun.reproduction.measures.common import curve, finals
+from dlrun.reproduction.measures.common import curve, difference, finals
 from dlrun.run import Run
 from dlrun.runs.directory import RunDirectory
 
@@ -37,6 +41,18 @@ def looks(run: Run, texts: Sequence[str]) -> list[tuple[Array, list[str], list[s
     return [(weights.double().numpy(), source, target) for weights, source, target in found]
 
 
+def answers(run: Run) -> tuple[Array, Array]:
+    """Of every test number how many digits it has, and whether (1 or 0) it is translated wholly right."""
+    splits = build.build_data(run.config)
+    pairs, predictor = splits.test, load_predictor(RunDirectory(run.path))
+    assert isinstance(pairs, Pairs)
+    said = translate(predictor.model, pairs.sources, max_tokens=pairs.targets.shape[1])
+    lengths = pairs.lengths[:, 1]  # with the end mark
+    wanted = pairs.targets[:, : said.shape[1]]
+    right = ((said == wanted) | (wanted == IGNORED)).all(1) & (lengths <= said.shape[1])
+    return (lengths - 1).double().numpy(), right.double().numpy()
+
+
 def order(weights: Array) -> float:
     """Correlation of a target token's place with the mean place it looks at: 1 for a diagonal."""
     place = weights @ np.arange(weights.shape[1])
@@ -47,14 +63,23 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
     """Sums and order of the weights, how they change from token to token, and exact matches with and without."""
     seen = [each for run in runs["attention"] for each in looks(run, TEXTS)]
     with_it, without = (100 * finals(runs[name], f"test/{METRIC}") for name in ("attention", "none"))
-    gain, t = paired(list(with_it), list(without))
-    figure, (heat, course) = panels("Attention: six digits from Spanish words", 2, width=5.2, height=4.0)
+    given = {name: [answers(run) for run in runs[name]] for name in runs}
+    parts = {  # shares of the numbers of up to three digits and of more, by seed
+        name: 100 * np.array([[right[n <= 3].mean(), right[n > 3].mean()] for n, right in each])
+        for name, each in given.items()
+    }
+    short, long = (parts["attention"] - parts["none"]).T
+    figure, (heat, course, lengths) = panels("Attention: six digits from Spanish words", 3, width=4.6, height=4.0)
     heat_map(heat, *seen[0])
     line = styles()
     for name, shown in (("attention", "with attention"), ("none", "without: one state for all")):
         each = [100 * curve(run, f"val/{METRIC}") for run in runs[name]]
-        course.plot(np.arange(1, len(each[0]) + 1), np.mean(each, axis=0), **next(line), label=shown)
+        style, digits = next(line), np.arange(2, 7)  # of one digit there are too few
+        share = [100 * np.mean([right[n == count].mean() for n, right in given[name]]) for count in digits]
+        course.plot(np.arange(1, len(each[0]) + 1), np.mean(each, axis=0), **style, label=shown)
+        lengths.plot(digits, share, **{**style, "marker": "o"}, label=shown)
     label(course, "epoch", "numbers wholly right (%)", "validation, mean over seeds")
+    label(lengths, "digits of the number", "numbers wholly right (%)", "test, mean over seeds", legend=False)
     return Measured(
         {
             "sum_error": max(float(np.abs(weights.sum(1) - 1).max()) for weights, _, _ in seen),
@@ -62,8 +87,10 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
             "order": float(np.mean([order(weights) for weights, _, _ in seen])),
             "with_attention": float(with_it.mean()),
             "without": float(without.mean()),
-            "gain": gain,
-            "gain_t": t,
+            **difference("gain", with_it, without),
+            "short_gain": float(short.mean()),
+            "long_gain": float(long.mean()),
+            **difference("growth", long, short),
             "seeds": float(len(with_it)),
         },
         figure,

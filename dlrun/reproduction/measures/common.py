@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from dlrun import build
-from dlrun.glossary.measures.common import Array, config
+from dlrun.glossary.measures.common import Array, config, paired
 from dlrun.prediction import load_predictor
 from dlrun.run import Run
 from dlrun.runs.directory import RunDirectory
@@ -49,6 +51,20 @@ def gap(runs: Sequence[Run]) -> Array:
     """Training accuracy minus validation accuracy with the last weights, in points, by seed."""
     both = [[run.evaluate(split, "last")[f"{split}/accuracy"] for split in ("train", "val")] for run in runs]
     return np.array([100 * (train - val) for train, val in both])
+
+
+def difference(name: str, ours: Sequence[float] | Array, others: Sequence[float] | Array) -> dict[str, float]:
+    """How ours differ from the others, seed by seed: the paired t test.
+
+    Returns: NAME, the mean difference; NAME_p, its two-sided p (1 if nothing differs); NAME_low and NAME_high, the 95 %
+        interval of the mean difference.
+    """
+    mean, t = paired(list(ours), list(others))
+    free = len(ours) - 1
+    error = 0.0 if t == 0 or math.isinf(t) else mean / t
+    reach = float(student.ppf(0.975, free)) * error
+    p = float(2 * student.sf(abs(t), free))
+    return {name: mean, f"{name}_p": p, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
 
 
 def examples(*words: str) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
+from dlrun.glossary.measures.common import Array
 from dlrun.reproduction.entry import Printed
-from dlrun.reproduction.measures.common import curve, last, last_model
+from dlrun.reproduction.measures.common import curve, difference, last, last_model
 from dlrun.reproduction.measures.optimizers import best_lr, grids
 from dlrun.reproduction.measures.printed import beside, draw_losses, values
 from dlrun.run import Run
@@ -67,24 +68,28 @@ def code() -> dict[str, float]:
 
 
 def final_lr(every: int) -> float:
-    """The learning rate after 200 epochs with StepLR(step_size=100, gamma=0.9), stepped each so many epochs."""
+    """The rate of the last of 200 epochs with StepLR(step_size=100, gamma=0.9), stepped each so many epochs."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = StepLR(optimizer, step_size=100, gamma=0.9)
+    used = 0.0
     for epoch in range(EPOCHS):
+        used = float(optimizer.param_groups[0]["lr"])
         optimizer.step()
         if epoch % every == 0:
             scheduler.step()
-    return float(scheduler.get_last_lr()[0])
+    return used
 
 
 def long_runs(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
     """What weight decay does to the weights' size, to their signed mean, and to how far validation is from training."""
-    size = {arm: float(np.mean([mean_size(run) for run in runs[arm]])) for arm in ("long_plain", "long_decay")}
+    size = {arm: np.array([mean_size(run) for run in runs[arm]]) for arm in ("long_plain", "long_decay")}
     gaps = {arm: last(runs[arm], "val/loss") - last(runs[arm], "train/loss") for arm in ("long_plain", "long_decay")}
     return {
-        "size_ratio": size["long_decay"] / size["long_plain"],
+        "size_ratio": float((size["long_decay"] / size["long_plain"]).mean()),
         "plain_gap": float(gaps["long_plain"].mean()),
         "decay_gap": float(gaps["long_decay"].mean()),
+        **difference("size_change", size["long_decay"], size["long_plain"]),
+        **difference("gap_change", gaps["long_decay"], gaps["long_plain"]),
     }
 
 
@@ -95,10 +100,14 @@ def mean_size(run: Run) -> float:
 
 
 def fair_numbers(fair: Mapping[str, Mapping[float, Sequence[Run]]]) -> dict[str, float]:
-    """Each optimizer's best learning rate, chosen on validation, and the test accuracy there."""
+    """Each optimizer's best learning rate, chosen on validation, the test accuracy there, and what it gains on SGD."""
     numbers: dict[str, float] = {}
+    tests: dict[str, Array] = {}
     for name, grid in fair.items():
         lr = best_lr(grid)
-        numbers |= {f"fair_{name}_lr": lr, f"fair_{name}_test": float(values(grid[lr], "test/accuracy").mean())}
-    tests = [value for name, value in numbers.items() if name.endswith("_test")]
-    return numbers | {"fair_spread": 100 * (max(tests) - min(tests))}
+        tests[name] = values(grid[lr], "test/accuracy")
+        numbers |= {f"fair_{name}_lr": lr, f"fair_{name}_test": float(tests[name].mean())}
+    for name in ("momentum", "rmsprop", "adam"):
+        numbers |= difference(f"fair_{name}_gain", 100 * tests[name], 100 * tests["sgd"])
+    means = [float(each.mean()) for each in tests.values()]
+    return numbers | {"fair_spread": 100 * (max(means) - min(means))}

@@ -92,6 +92,7 @@ def measure() -> Measured:
         "last_mistakes": float(mistakes[-1]),
         "bound": novikoff(x, signs, np.array([0.8, 0.6, 0.3])),
     }
+    numbers["of_bound"] = numbers["mistakes"] / numbers["bound"]
     curves, line = axes[2], styles(marker=True)
     curves.plot(np.arange(1, 21), 100 * np.array(mistakes[:20]) / len(x), **next(line), label="separable")
     for name in ("xor", "moons"):

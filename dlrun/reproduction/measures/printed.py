@@ -36,15 +36,21 @@ def probability(ours: Array, printed: float) -> float:
 
 
 def beside(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> dict[str, float]:
-    """Mean, standard deviation and probability of every printed number whose arm was trained, as NAME_mean, …"""
+    """Mean, standard deviation and probability of every printed number whose arm was trained, as NAME_mean, …
+
+    The probability of a loss is that of its logarithm, for losses are positive and span orders of magnitude.
+    """
     numbers: dict[str, float] = {}
     for item in printed:
         if item.arm in runs:
             ours = values(runs[item.arm], item.metric)
+            likely = probability(ours, item.value)
+            if item.metric.endswith("/loss") and min(item.value, *ours) > 0:  # skewed where they are small
+                likely = probability(np.log(ours), math.log(item.value))
             numbers |= {
                 f"{item.name}_mean": float(ours.mean()),
                 f"{item.name}_std": float(ours.std(ddof=1)),
-                f"{item.name}_p": probability(ours, item.value),
+                f"{item.name}_p": likely,
             }
     return numbers
 

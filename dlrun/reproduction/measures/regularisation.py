@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from dlrun import build
 from dlrun.glossary.figures import COLORS, label, panels, styles
 from dlrun.glossary.measure import Measured
-from dlrun.glossary.measures.common import Array, paired
-from dlrun.reproduction.measures.common import curve, finals, gap, last_model
+from dlrun.glossary.measures.common import Array
+from dlrun.reproduction.measures.common import curve, difference, finals, gap, last_model
 from dlrun.run import Run
 
 SHOWN = {"none": "none", "l2": "L2", "dropout": "dropout", "batchnorm": "batch norm", "early": "early stopping"}
@@ -30,8 +32,43 @@ def weight_norm(run: Run) -> float:
     return math.sqrt(sum(squares))
 
 
+def scales(model: nn.Module, inputs: Tensor) -> Array:
+    """The standard deviation over examples of what goes into each hidden unit's activation."""
+    kept: list[Tensor] = []
+    found = [m for m in model.modules() if type(m).__module__.endswith("activation")]
+    hooks = [m.register_forward_pre_hook(lambda _, given: kept.append(given[0])) for m in found]
+    with torch.no_grad():
+        model.train()(inputs)  # with the norm of a batch, as in training; there is no dropout where this is asked
+    for hook in hooks:
+        hook.remove()
+    return np.array([part.std(0).numpy() for part in kept]).ravel()
+
+
+def scale_numbers(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    """How far scales are apart after training, and by what they grow when all weight matrices are multiplied by 10.
+
+    The spread is the standard deviation of log₁₀ of the units' scales, those that never vary left out.
+    """
+    numbers: dict[str, float] = {}
+    spreads: dict[str, Array] = {}
+    for name in ("none", "batchnorm"):
+        each, grown = [], []
+        for run in runs[name]:
+            model, (inputs, _) = last_model(run), build.build_data(run.config).train.tensors()
+            before = scales(model, inputs)
+            each.append(np.log10(before[before > 0]).std())
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.mul_(10.0 if p.ndim > 1 else 1.0)
+            after = scales(model, inputs)
+            grown.append(np.median(after[before > 0] / before[before > 0]))
+        spreads[name] = np.array(each)
+        numbers |= {f"{name}_scales": float(spreads[name].mean()), f"{name}_grown": float(np.mean(grown))}
+    return numbers | difference("scales_change", spreads["batchnorm"], spreads["none"])
+
+
 def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
-    """Gaps, test losses and accuracies of five trainings, and what each technique changes, with t over seeds."""
+    """Gaps, test losses and accuracies of five trainings, and what each technique changes, with p over seeds."""
     gaps = {name: best_gap(each) if name == "early" else gap(each) for name, each in runs.items()}
     loss = {name: 100 * finals(each, "test/loss") for name, each in runs.items()}
     accuracy = {name: 100 * finals(each) for name, each in runs.items()}
@@ -40,12 +77,12 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
         numbers |= {f"{name}_gap": float(gaps[name].mean()), f"{name}_test": float(accuracy[name].mean())}
         numbers[f"{name}_loss"] = float(loss[name].mean()) / 100
         if name != "none":
-            change, t = paired(list(gaps[name]), list(gaps["none"]))
-            numbers |= {f"{name}_change": change, f"{name}_t": t}
-            change, t = paired(list(accuracy[name]), list(accuracy["none"]))
-            numbers |= {f"{name}_gain": change, f"{name}_gain_t": t}
-    norms = {name: float(np.mean([weight_norm(run) for run in runs[name]])) for name in ("none", "l2")}
-    numbers["norm_ratio"] = norms["l2"] / norms["none"]
+            numbers |= difference(f"{name}_change", gaps[name], gaps["none"])
+            numbers |= difference(f"{name}_gain", accuracy[name], accuracy["none"])
+    norms = {name: np.array([weight_norm(run) for run in runs[name]]) for name in ("none", "l2")}
+    numbers |= {"norm_ratio": float((norms["l2"] / norms["none"]).mean())}
+    numbers |= difference("norm_change", norms["l2"], norms["none"])
+    numbers |= scale_numbers(runs)
     epochs = [len(curve(run, "val/loss")) for run in runs["early"]]
     numbers["early_epochs"] = float(np.mean(epochs))
     numbers["none_rise"] = float(np.mean([curve(r, "val/loss")[-1] / curve(r, "val/loss").min() for r in runs["none"]]))
