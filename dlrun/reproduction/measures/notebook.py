@@ -28,6 +28,7 @@ def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full:
     plain = {arm: each for arm, each in runs.items() if not arm.startswith((FAIR, SOUND))}
     fair = grids({arm.removeprefix(FAIR): each for arm, each in runs.items() if arm.startswith(FAIR)})
     numbers = {**beside(plain, printed), **code(), "seeds": float(len(runs["sgd"]))}
+    numbers["step_lr_diverged"] = float(sum(run.status == "diverged" for run in runs["step_lr"]))
     losses = {arm: last(each, "train/loss") for arm, each in plain.items()}
     numbers |= {
         "sgd_fall": float((np.array([curve(r, "train/loss")[0] for r in runs["sgd"]]) - losses["sgd"]).mean()),
