@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,8 +149,8 @@ def _last(outcome: Outcome | None) -> str:
 def _run(made: Reproduction, parts: Sequence[Reproduction], budget: Any, lang: str) -> int:
     from dlrun.reproduction.jobs import Interrupted, jobs_of
 
-    for part in parts:
-        jobs_of(part, budget(part))  # every word of every run is right before the first begins
+    began = time.perf_counter()
+    jobs = {part.name: jobs_of(part, budget(part)) for part in parts}  # so every word is right before the first begins
     from dlrun.reproduction.measure import reproduce
     from dlrun.reproduction.page import write_report
     from dlrun.reproduction.record import OUTPUTS
@@ -160,7 +161,7 @@ def _run(made: Reproduction, parts: Sequence[Reproduction], budget: Any, lang: s
     failed = 0
     for part in parts:
         try:
-            outcomes.append(reproduce(part, OUTPUTS, budget(part), view()))
+            outcomes.append(reproduce(part, jobs[part.name], OUTPUTS, budget(part), view()))
         except Interrupted:
             return 130
         except DlrunError as error:
@@ -174,7 +175,7 @@ def _run(made: Reproduction, parts: Sequence[Reproduction], budget: Any, lang: s
         report = write_report(outcomes, OUTPUTS / made.name, lang)
         total = counts([verdict for outcome in outcomes for verdict in outcome.verdicts])
         summed = " · ".join(f"{number} {verdict_text(verdict, lang)}" for verdict, number in total.items())
-        minutes = sum(outcome.seconds for outcome in outcomes) / 60
+        minutes = (time.perf_counter() - began) / 60
         out.print(f"[bold]{len(outcomes)} parts, {sum(total.values())} claims[/]: {summed}, {minutes:.1f} min")
         out.print(str(report), soft_wrap=True)
     return int(failed > 0 or not all(outcome.agrees for outcome in outcomes))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlrun.config import schema
-from dlrun.config.compose import compose
+from dlrun.config.compose import Composed, compose, settled
 from dlrun.config.resolvers import folder_name
 from dlrun.errors import UsageError
 from dlrun.reproduction.entry import Reproduction
@@ -38,12 +40,13 @@ class Budget:
         return not self.words
 
 
-def train_arms(made: Reproduction, folder: Path, budget: Budget, view: View) -> dict[str, list[RunDirectory]]:
+def train_arms(
+    made: Reproduction, jobs: Sequence[Job], folder: Path, budget: Budget, view: View
+) -> dict[str, list[RunDirectory]]:
     """Train what is not trained yet. Returns: the runs of each arm, by seed; {} if nothing is trained for this one.
 
-    Raises: ConfigError for a word that is wrong; Interrupted; UsageError if runs failed.
+    Raises: Interrupted; UsageError if runs failed.
     """
-    jobs = jobs_of(made, budget)
     if not jobs:
         return {}
     settings = schema.Launcher(jobs=budget.jobs, fail_fast=True, stack=bool(made.runs and made.runs.stack))
@@ -58,18 +61,49 @@ class Interrupted(Exception):  # noqa: N818 - as KeyboardInterrupt, it is no err
 
 
 def jobs_of(made: Reproduction, budget: Budget) -> list[Job]:
-    """Every arm with every seed, composed. Raises: ConfigError."""
+    """Every arm with every seed, composed. Raises: ConfigError for a word that is wrong."""
     if made.runs is None:
         return []
-    seeds = range(budget.seeds or made.runs.seeds)
-    wanted = [
-        (f"{arm},seed={seed}", last_of_each_key([*words, *budget.words, f"seed={seed}"]))
+    labelled = [
+        (f"{arm},seed={seed}", composed)
         for arm, words in made.arms(budget.options).items()
-        for seed in seeds
+        for seed, composed in enumerate(
+            over_seeds([*words, *budget.words], budget.seeds or made.runs.seeds, made.config_dir)
+        )
     ]
-    return [
-        Job(number, compose(words, config_dir=made.config_dir), label) for number, (label, words) in enumerate(wanted)
-    ]
+    return [Job(number, composed, label) for number, (label, composed) in enumerate(labelled)]
+
+
+def over_seeds(words: Sequence[str], seeds: int, config_dir: str | None) -> list[Composed]:
+    """The configuration of `words` with each seed from 0.
+
+    Hydra needs a sixth of a second for one. Where the first and the last differ in their seed alone, nothing refers to
+    it, and those between are like them. Raises: ConfigError.
+    """
+
+    def with_seed(seed: int) -> list[str]:
+        return last_of_each_key([*words, f"seed={seed}"])
+
+    if seeds < 3:
+        return [compose(with_seed(seed), config_dir=config_dir) for seed in range(seeds)]
+    first, last = (compose(with_seed(seed), config_dir=config_dir) for seed in (0, seeds - 1))
+    if first.config | {"seed": seeds - 1} != last.config:
+        between = [compose(with_seed(seed), config_dir=config_dir) for seed in range(1, seeds - 1)]
+    else:
+        between = [_seeded(first, seed, with_seed(seed)) for seed in range(1, seeds - 1)]
+    return [first, *between, last]
+
+
+def _seeded(composed: Composed, seed: int, words: list[str]) -> Composed:
+    """The same with another seed, also where Hydra notes what was typed."""
+    config = copy.deepcopy(composed.config) | {"seed": seed}
+    name = re.sub(r"(?<![^,])seed=\d+", f"seed={seed}", composed.hydra["job"]["override_dirname"])
+    hydra = {
+        **composed.hydra,
+        "job": {**composed.hydra["job"], "override_dirname": name},
+        "overrides": {**composed.hydra["overrides"], "task": words},
+    }
+    return replace(settled(composed, config), hydra=hydra, overrides=words)
 
 
 def last_of_each_key(words: Sequence[str]) -> list[str]:

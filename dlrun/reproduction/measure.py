@@ -21,17 +21,21 @@ from dlrun.reproduction.record import PICTURE, Outcome, lacks
 from dlrun.run import Run
 from dlrun.runs.directory import RunDirectory
 from dlrun.runs.files import write_atomically
+from dlrun.sweeps.jobs import Job
 from dlrun.sweeps.running import View
 
 
-def reproduce(made: Reproduction, outputs: Path, budget: Budget, view: View) -> Outcome:
+def reproduce(made: Reproduction, jobs: Sequence[Job], outputs: Path, budget: Budget, view: View) -> Outcome:
     """Train, measure, judge, and write result.json, plot.png and report.html into a folder of its own.
+
+    Args:
+        jobs: of `jobs_of`.
 
     Raises: ConfigError if the function cannot be found or does not give a number that a claim is about; as
         `train_arms`.
     """
     folder, began = outputs / made.name, time.perf_counter()
-    folders = train_arms(made, folder / "runs", budget, view)
+    folders = train_arms(made, jobs, folder / "runs", budget, view)
     measured = numbers_and_figure(made, folders, budget.is_full)
     numbers = {name: float(value) for name, value in measured.numbers.items()}
     for claim in made.claims:

@@ -15,7 +15,7 @@ from dlrun.config.compose import compose
 from dlrun.errors import ConfigError, UsageError
 from dlrun.glossary.claims import Verdict, placeholders
 from dlrun.reproduction.entry import FULL, find, read_all, read_reproduction
-from dlrun.reproduction.jobs import Budget, last_of_each_key
+from dlrun.reproduction.jobs import Budget, jobs_of, last_of_each_key, over_seeds
 from dlrun.reproduction.measure import reproduce
 from dlrun.reproduction.measures import sequences, surface
 from dlrun.reproduction.measures.common import difference
@@ -177,16 +177,31 @@ TINY = {
 }
 
 
+@pytest.mark.parametrize("word", ["data.samples=80", "data.split_seed=${seed}", "name=n${seed}"])
+def test_configurations_over_seeds_are_hydras(word: str):
+    """A reference to the seed is followed; without one, those between are made from the first."""
+    words = ["data=moons", "data.split_seed=0", "optimizer=adam", word]
+    made = over_seeds(words, 4, None)
+    for seed, each in enumerate(made):
+        expected = compose(last_of_each_key([*words, f"seed={seed}"]))
+        assert each.config == expected.config
+        assert each.hydra == expected.hydra
+        assert each.overrides == expected.overrides
+        assert (
+            each.run_dir.name.partition("_")[2][9:] == expected.run_dir.name.partition("_")[2][9:]
+        )  # but for the time
+
+
 def test_from_a_yaml_to_a_page_and_again_without_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     made = read_reproduction(tmp_path / "tiny.yaml")
-    first = reproduce(made, tmp_path / "out", Budget(jobs=1), Silent())
+    first = reproduce(made, jobs_of(made, Budget()), tmp_path / "out", Budget(jobs=1), Silent())
     assert first.agrees
     runs = sorted((tmp_path / "out/tiny/runs").glob("*/summary.json"))
     stamps = [path.stat().st_mtime_ns for path in runs]
     assert len(runs) == 2
-    again = reproduce(made, tmp_path / "out", Budget(jobs=1), Silent())
+    again = reproduce(made, jobs_of(made, Budget()), tmp_path / "out", Budget(jobs=1), Silent())
     assert [path.stat().st_mtime_ns for path in runs] == stamps
     assert again.numbers == first.numbers
     last = [[json.loads(line) for line in p.with_name("metrics.jsonl").read_text().splitlines()] for p in runs]
