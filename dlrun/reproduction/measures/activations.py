@@ -34,7 +34,7 @@ def measure(runs: Mapping[str, Sequence[Run]]) -> Measured:
 
     Arms are NAME_default and NAME_suited, by the start, and what has a norm.
     """
-    figure, (slopes, gradients, training) = panels("Activations in deep MLPs", 3, width=4.4, height=4.0)
+    figure, (slopes, gradients, training) = panels("Activations in deep MLPs", 3, width=4.4, height=4.3)
     spreads, line = np.geomspace(0.1, 10, 13), styles(marker=True)
     numbers: dict[str, float] = {"seeds": float(len(runs["tanh_suited"]))}
     for name in SUITED:
@@ -85,5 +85,6 @@ def trained(runs: Mapping[str, Sequence[Run]], axes: Axes) -> dict[str, float]:
         look = {**looks[kind if kind in looks else name], **({"linewidth": 0.8} if kind == "default" else {})}
         accuracy = 100 * np.mean([curve(run, "val/accuracy") for run in runs[arm]], axis=0)
         axes.plot(np.arange(1, len(accuracy) + 1), accuracy, **look, label=arm.replace("_", ", "))
-    label(axes, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds")
+    label(axes, "epoch", "validation accuracy (%)", "digits, 10 layers of 64, mean over seeds", legend=False)
+    axes.legend(frameon=False, fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.14))  # below
     return numbers
