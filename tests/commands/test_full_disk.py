@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,21 @@ def may_mount(folder: Path) -> bool:
     return subprocess.run(["unshare", "-rm", *mount], capture_output=True, check=False).returncode == 0
 
 
+def unshared(driver: str, given: Any) -> Any:
+    """What a script answers that may mount file systems of its own; both in JSON."""
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", driver],
+        input=json.dumps(given),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 def test_a_small_file_system_that_fills_up(tmp_path: Path, undisturbed: Path):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
@@ -88,20 +104,8 @@ def test_a_small_file_system_that_fills_up(tmp_path: Path, undisturbed: Path):
             "a small file system cannot be mounted here (unshare -rm); the limit on file sizes is tried instead"
         )
     sizes = (8, 20, 48, 112)  # kB: no run directory; no log; no last.pt; no plot
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", DRIVER],
-        input=json.dumps([TRAIN, sizes, str(disk), str(kept)]),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    answers = {
-        size: (Answer(TRAIN, *full), resumed)
-        for size, (full, resumed) in zip(sizes, json.loads(done.stdout), strict=True)
-    }
+    told = unshared(DRIVER, [TRAIN, sizes, str(disk), str(kept)])
+    answers = {size: (Answer(TRAIN, *full), resumed) for size, (full, resumed) in zip(sizes, told, strict=True)}
     answers[8][0].must_refuse("hydra.run.dir=", "disk/run cannot be written", "No space left")
     for size in sizes[1:]:
         full = answers[size][0]
@@ -172,17 +176,8 @@ def test_a_sweep_whose_disk_fills_up_loses_nothing_and_repeats_nothing(tmp_path:
     if not may_mount(tmp_path):
         pytest.skip("a small file system cannot be mounted here (unshare -rm)")
     words = ["train", "-m", *TRAIN[1:-1], "seed=range(4)", "hydra.launcher.jobs=1", "hydra.launcher.stack=false"]
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", SWEEP_DRIVER],
-        input=json.dumps([words, str(tmp_path)]),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    (code, said), then, (again, _), after, (other, _), undisturbed = json.loads(done.stdout)
+    told = unshared(SWEEP_DRIVER, [words, str(tmp_path)])
+    (code, said), then, (again, _), after, (other, _), undisturbed = told
     assert (code, again, other) == (1, 0, 0)
     assert "No space left on device" in said
     assert all(line.startswith(("dlrun: ", "failed: ")) for line in said.splitlines())

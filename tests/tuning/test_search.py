@@ -238,16 +238,20 @@ def test_a_grid_that_was_not_wholly_written_down_is_completed(tmp_path):
     assert len(open_study(what, where, partial).get_trials()) == 4
 
 
+def stop_at_once(one: Search, pool: FakePool) -> None:
+    """Ctrl-C right after the first trials have been given out."""
+    one._fill(pool)
+    pool.stopping = True
+    for event in pool.events():
+        one._handle(event, pool)
+
+
 def test_nothing_is_asked_for_once_it_is_to_stop(tmp_path):
     """What a trial tries depends on the results so far, which those under way have not given yet."""
     pool = FakePool(rising, size=2)
     what, where = asked(tmp_path, budget={"trials": 8})
     study = open_study(what, where, InMemoryStorage())
-    one = Search(what, where, study, lambda trial: None)
-    one._fill(pool)
-    pool.stopping = True
-    for event in pool.events():
-        one._handle(event, pool)
+    stop_at_once(Search(what, where, study, lambda trial: None), pool)
     assert [t.state.name for t in study.get_trials()] == ["RUNNING", "RUNNING"]
 
 
@@ -304,11 +308,7 @@ def test_an_interrupted_trial_is_gone_on_with(tmp_path):
     memory = InMemoryStorage()
     what, where = asked(tmp_path, budget={"trials": 2})
     study = open_study(what, where, memory)
-    one = Search(what, where, study, lambda trial: None)
-    one._fill(pool)
-    pool.stopping = True
-    for event in pool.events():
-        one._handle(event, pool)
+    stop_at_once(Search(what, where, study, lambda trial: None), pool)
     assert [t.state.name for t in study.get_trials()] == ["RUNNING", "RUNNING"]
     again = search(tmp_path, FakePool(rising), memory, budget={"trials": 2})
     assert [t.state.name for t in again.get_trials()] == ["COMPLETE", "COMPLETE"]
