@@ -43,10 +43,14 @@ class MissingExtraError(DlrunError):
         super().__init__(f"{what} needs an optional package: pip install 'dlrun[{extra}]'")
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the choice nearest to `word`, or an empty string when none is near."""
+def did_you_mean(word: str, choices: Iterable[str], form: str = "{}") -> str:
+    """` Did you mean 'x'?` for the choice nearest to `word`, or an empty string when none is near.
+
+    Args:
+        form: how a choice is written, with {} for it.
+    """
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f" Did you mean '{form.format(near[0])}'?" if near else ""
 
 
 FEW = 24

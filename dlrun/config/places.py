@@ -83,4 +83,6 @@ def _unknown(item: Override, key: str, here: str, keys: Sequence[str]) -> Config
     if not here and key in keys:
         return ConfigError(f"{item.key_or_group} cannot be set: no {key} is chosen; write {key}=NAME as well.")
     owner = f"{here} has {', '.join(keys) or 'no keys'}" if here else f"The keys are {', '.join(keys)}"
-    return ConfigError(f"unknown key '{item.key_or_group}' in '{item.input_line}'.{did_you_mean(key, keys)} {owner}.")
+    above, below = here.split(".") if here else [], item.key_or_group.removeprefix(f"{here}.").split(".")[1:]
+    hint = did_you_mean(key, keys, ".".join([*above, "{}", *below]) if below else "{}")
+    return ConfigError(f"unknown key '{item.key_or_group}' in '{item.input_line}'.{hint} {owner}.")

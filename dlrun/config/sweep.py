@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from dlrun.config.check import check, check_dataclass
 from dlrun.config.compose import CONFIG_NAME, SWEEP_SUBDIR, checked, open_hydra, plain, settle, unresolved
 from dlrun.config.overrides import head, is_choice, parse, read
 from dlrun.config.resolvers import folder_name
+from dlrun.config.variants import refers, with_value
 from dlrun.errors import ConfigError
 
 OWN = "hydra_plugins.dlrun."  # Hydra takes plugins of such names only
@@ -117,7 +117,7 @@ class JobComposer:
         if base is None:
             composed, config = self._composed(overrides)
             if key not in self._known:
-                self._known[key] = None if _refers(composed) else config
+                self._known[key] = None if refers(composed) else config
             return config
         for item in items:
             if self._is_value(item):
@@ -157,36 +157,6 @@ def subfolder(master: DictConfig, number: int, label: str, config: dict[str, Any
         node.hydra.job.num, node.hydra.job.id = number, str(number)
         node.hydra.job.override_dirname = label
     return str(node.hydra.sweep.subdir)
-
-
-def with_value(config: dict[str, Any], item: Override) -> dict[str, Any] | None:
-    """A copy of the configuration with one value changed; None if only Hydra can tell what it comes to."""
-    value, changed = item.value(), copy.deepcopy(config)
-    *path, last = item.key_or_group.split(".")
-    node: Any = changed
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None
-    is_node = isinstance(node, dict) and last in node and not isinstance(node[last], dict)
-    if not is_node or isinstance(value, dict) or "${" in str(value):
-        return None
-    node[last] = value
-    return changed
-
-
-def _refers(composed: DictConfig) -> bool:
-    """Whether a value stands for another key's: by `${KEY}`, or in an interpolation that could name one."""
-    raw = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(raw, dict)
-    texts = itertools.chain.from_iterable(_texts(value) for key, value in raw.items() if key != "hydra")
-    return any("${" in text.replace("${hydra:", "").replace("${oc.env:", "") for text in texts)
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _texts(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _texts(inner)]
-    return [value] if isinstance(value, str) else []
 
 
 def _with_params(hydra: Any, parsed: Sequence[Override], name: str) -> list[Override]:

@@ -10,7 +10,6 @@ outputs/tune/<date_time>_<name>_<id>/
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import hashlib
 import json
@@ -23,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
 from dlrun.config.check import check
 from dlrun.config.compose import CONFIG_NAME, Composed, checked, open_hydra, settle
 from dlrun.config.identity import canonical
 from dlrun.config.overrides import groups, parse, read, refuse_sweep
+from dlrun.config.variants import refers, with_value
 from dlrun.errors import ConfigError, ResumeError, UsageError
 from dlrun.runs.files import write_json
 from dlrun.tuning.settings import Settings, merged, settings
@@ -75,25 +74,19 @@ class Composer:
         if choices not in self._known:
             composed = self.compose(choices)
             node = settle(self._hydra, read(composed.overrides, self._hydra.config_loader), CONFIG_NAME)[0]
-            raw = {key: value for key, value in OmegaConf.to_container(node, resolve=False).items() if key != "hydra"}  # type: ignore[union-attr]
-            raw.pop("name", None)  # made of the choices, and no part of what a run is
-            harmless = str(raw).replace("${hydra:", "").replace("${oc.env:", "")
-            self._known[choices] = None if "${" in harmless else composed
+            self._known[choices] = None if refers(node) else composed
         base = self._known[choices]
         if base is None:
             return None
-        config = copy.deepcopy(base.config)
+        config = base.config
         for text in given:
             item = parse(text, self._hydra.config_loader)
-            *path, last = item.key_or_group.split(".")
-            if not path and last in self.groups:
+            if item.key_or_group in self.groups:
                 continue
-            at: Any = config
-            for part in path:
-                at = at.get(part) if isinstance(at, dict) else None
-            if not isinstance(at, dict) or last not in at or isinstance(at[last], dict) or "${" in str(item.value()):
+            changed = with_value(config, item)
+            if changed is None:
                 return None
-            at[last] = item.value()
+            config = changed
         check(config)
         words = merged(self.words, given)
         hydra = {**base.hydra, "overrides": {**base.hydra["overrides"], "task": words}}

@@ -131,6 +131,8 @@ KEYS = {
     "train trainer.epoch=3": ["'trainer.epoch'", "Did you mean 'epochs'?", "max_steps"],
     "train trainer.sam.roh=1": ["'trainer.sam.roh'", "Did you mean 'rho'?", "adaptive"],
     "train trainer.clip.nrm=1": ["'trainer.clip.nrm'", "Did you mean 'norm'?", "value"],
+    "train optimizr.lr=0.1": ["'optimizr.lr'", "Did you mean 'optimizer.lr'?"],
+    "train trainer.clp.norm=1": ["'trainer.clp.norm'", "Did you mean 'trainer.clip.norm'?"],
     "train optimizer.param_groups.lr_factor={a:2}": [
         "'optimizer.param_groups.lr_factor'",
         "Did you mean 'lr_factors'?",
