@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 CellName = Literal["rnn", "gru", "lstm"]
 RecurrentInit = Literal["orthogonal", "uniform"]
@@ -22,6 +22,10 @@ class Recurrent(nn.Module):
 
     Inputs (B, T, features) → outputs (B, T, directions · hidden) of the last layer and the state after the last step.
     States have the batch first, unlike torch's, so that they are cut and selected like everything else of a batch.
+
+    One module of torch's holds all layers, `rnn`. With dropout between them it holds the first, and each of the others
+    has its own, in `above`: on a GPU, torch's own dropout draws from a state that is no part of the generator's, so
+    that a resumed run would draw other masks (https://github.com/pytorch/pytorch/issues/104697).
 
     Args:
         cell: rnn (with tanh), gru or lstm.
@@ -48,13 +52,18 @@ class Recurrent(nn.Module):
         truncate: int | None = None,
     ) -> None:
         super().__init__()
-        between = dropout if layers > 1 else 0.0  # torch warns where there is nothing between
-        self.rnn = MODULES[cell](
-            features, hidden, layers, batch_first=True, bidirectional=bidirectional, dropout=between
-        )
         self.directions = 2 if bidirectional else 1
         self.truncate = truncate
-        initialise(self.rnn, forget_bias, recurrent_init)
+        self.drop = nn.Dropout(dropout)
+        apart = layers - 1 if dropout else 0
+        widths = [features, *[self.directions * hidden] * apart]
+        self.rnn, *above = (
+            MODULES[cell](width, hidden, layers - apart, batch_first=True, bidirectional=bidirectional)
+            for width in widths
+        )
+        self.above = nn.ModuleList(above)
+        for module in (self.rnn, *above):
+            initialise(module, forget_bias, recurrent_init)
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Outputs and last state of `x`.
@@ -76,18 +85,27 @@ class Recurrent(nn.Module):
         return torch.cat(outputs, 1), state
 
     def _run(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
-        given = before[0] if before is not None and len(before) == 1 else before
         if x.device.type == "cpu":
             x = x.to(next(self.rnn.parameters()).dtype)  # what autocast left in bfloat16
+        before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
+        after = []
         with _full_precision(x):
-            if lengths is None:
-                outputs, after = self.rnn(x, given)
-            else:
-                packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-                outputs, after = self.rnn(packed, given)
+            outputs = (
+                x if lengths is None else pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            )
+            for layer, module in enumerate((self.rnn, *self.above)):
+                if layer:
+                    outputs = self._dropped(outputs)
+                rows = slice(layer * self.directions, (layer + 1) * self.directions if self.above else None)
+                given = before and tuple(part[rows] for part in before)
+                outputs, last = module(outputs, given[0] if given and len(given) == 1 else given)
+                after.append(last if isinstance(last, tuple) else (last,))
+            if lengths is not None:
                 outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])
-        return outputs, tuple(part.transpose(0, 1) for part in (after if isinstance(after, tuple) else (after,)))
+        return outputs, tuple(torch.cat(parts).transpose(0, 1) for parts in zip(*after, strict=True))
+
+    def _dropped(self, x: Any) -> Any:
+        return x._replace(data=self.drop(x.data)) if isinstance(x, PackedSequence) else self.drop(x)
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:

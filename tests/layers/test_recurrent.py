@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlrun.layers.recurrent import MODULES, Recurrent, initialise
 from dlrun.layers.recurrent_stepped import SteppedRecurrent, zoneout
@@ -40,6 +41,33 @@ def test_with_torchs_weights_it_is_torchs_module(kind, cell, bidirectional):
     torch.testing.assert_close(outputs, expected)
     for part, their_part in zip(ours_after, after if cell == "lstm" else (after,), strict=True):
         torch.testing.assert_close(part.transpose(0, 1), their_part)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_between_layers_is_torchs_and_draws_from_the_generator_that_is_saved(cell, bidirectional, padded):
+    torch.manual_seed(0)
+    theirs = MODULES[cell](3, 4, 3, batch_first=True, bidirectional=bidirectional, dropout=0.5).double()
+    torch.manual_seed(0)
+    ours = Recurrent(cell, 3, 4, 3, bidirectional=bidirectional, dropout=0.5, **PLAIN).double()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=0, atol=0)
+    assert not any(module.dropout for module in ours.modules() if isinstance(module, nn.RNNBase))
+
+    x, lengths = numbers(5, 6, 3), torch.tensor([6, 2, 6, 5, 1]) if padded else None
+    state = state_for(cell, 5, 6 if bidirectional else 3, 4)
+    given = tuple(part.transpose(0, 1).contiguous() for part in state)
+    batch = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if padded else x
+    torch.manual_seed(1)
+    expected, after = theirs(batch, given if cell == "lstm" else given[0])
+    expected = pad_packed_sequence(expected, batch_first=True)[0] if padded else expected
+    torch.manual_seed(1)
+    outputs, ours_after = ours(x, state, lengths)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=0)
+    for part, their_part in zip(ours_after, after if cell == "lstm" else (after,), strict=True):
+        torch.testing.assert_close(part.transpose(0, 1), their_part, rtol=0, atol=0)
+    assert not torch.equal(ours(x, state, lengths)[0], outputs)  # another mask
+    torch.testing.assert_close(ours.eval()(x)[0], theirs.eval()(x)[0])
 
 
 @pytest.mark.parametrize("cell", CELLS)

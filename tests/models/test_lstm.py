@@ -168,7 +168,7 @@ def test_tied_weights_are_one_parameter_and_start_near_the_uniform_distribution(
 
 def test_dropout_is_of_embedded_tokens_between_layers_and_before_the_output():
     model = made(WORDS, hidden=50, embedding=50, layers=2, dropout=0.4)
-    assert model.rnn.rnn.dropout == model.drop.p == model.reader.drop.p == 0.4
+    assert model.rnn.drop.p == model.drop.p == model.reader.drop.p == 0.4
     batch = tokens(2, 6)
     assert not torch.equal(model(batch), model(batch))
     model.eval()
