@@ -13,7 +13,7 @@ from dlrun.cli import main
 from dlrun.config.compose import compose
 from dlrun.errors import DlrunError
 from dlrun.machine.clock import seconds_each
-from dlrun.profiling import Profile, count_flops, prepare
+from dlrun.profiling import Profile, count_flops, prepare, try_larger
 from dlrun.profiling.advice import suggestions
 from dlrun.profiling.phases import Stopwatch, instrumented, replaced
 from dlrun.profiling.steps import LEAST, timed_steps
@@ -331,3 +331,17 @@ def test_launches_waits_and_idle_time_are_read_from_a_trace_of_a_gpu():
     assert (trace.launches, trace.waits) == (4, 0.5)
     assert trace.busy_seconds == pytest.approx(40e-6 / 2)
     assert profile(**GPU, trace=trace, step_seconds=100e-6).idle == pytest.approx(0.8)
+
+
+def test_a_larger_batch_that_only_fits_in_parts_is_not_called_a_larger_batch(short):
+    a = assembly.assemble(compose([*SMALL, "data.batch_size=16"]).config)
+    assert try_larger(a, prepare(a, 5), 5)[0] == 64
+    whole = a.model.forward
+
+    def narrow(x):
+        if len(x) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(x)
+
+    a.model.forward = narrow
+    assert try_larger(a, prepare(a, 5), 5) is None

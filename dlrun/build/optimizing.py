@@ -107,4 +107,6 @@ def can_fuse(parameters: Mapping[str, inspect.Parameter], node: Part, model: nn.
     """Whether one kernel may do the whole update: faster, also on the CPU."""
     if "fused" not in parameters or any(node.get(key) is not None for key in ("fused", "foreach", "differentiable")):
         return False
-    return all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in model.parameters())
+    # Of Adagrad the kernel for CUDA came after torch 2.11, and there is none for mps.
+    devices = ("cpu",) if node["_target_"] == "torch.optim.Adagrad" else ("cpu", "cuda", "mps")
+    return all(p.device.type in devices and p.is_floating_point() for p in model.parameters())

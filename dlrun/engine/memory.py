@@ -22,7 +22,17 @@ T = TypeVar("T")
 Shape = tuple[torch.Size, ...]
 
 # What PyTorch's allocators and libraries say where they raise no torch.OutOfMemoryError.
-SAID = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+# What cuDNN says of shapes that it has no way to compute, and of too little memory for any of its ways
+# (https://github.com/pytorch/pytorch/issues/108645).
+NO_ENGINE = "unable to find an engine to execute this computation"
+SCARCE = 0.05  # of a GPU's memory: with so little left it means the second
 INSTEAD = (
     "choose a smaller model, trainer.checkpoint_activations=true or trainer.precision=bf16, "
     "or give it a device with more memory"
@@ -52,7 +62,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory has run out, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in SAID)
+    if not isinstance(error, RuntimeError):
+        return False
+    return any(text in str(error) for text in SAID) or (NO_ENGINE in str(error) and _is_scarce())
+
+
+def _is_scarce() -> bool:
+    """Whether little of the GPU's memory is left, counting what PyTorch has fetched and does not use."""
+    free, total = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() < SCARCE * total
 
 
 class MicroBatches:

@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.directions = 2 if bidirectional else 1
         self.truncate = truncate
-        self.drop = nn.Dropout(dropout)
+        self.drop: nn.Module = nn.Dropout(dropout)
         apart = layers - 1 if dropout else 0
         widths = [features, *[self.directions * hidden] * apart]
         self.rnn, *above = (
@@ -90,7 +90,7 @@ class Recurrent(nn.Module):
         before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
         after = []
         with _full_precision(x):
-            outputs = (
+            outputs: Any = (
                 x if lengths is None else pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
             )
             for layer, module in enumerate((self.rnn, *self.above)):

@@ -23,6 +23,9 @@ class WeightAverage:
         self.model = model
         self.updates = 0
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        for part in self.module.modules():
+            if isinstance(part, nn.RNNBase):  # a copy's weights lie apart, and cuDNN would join them at every call
+                part.flatten_parameters()
         buffers = list(zip(self.module.named_buffers(), model.buffers(), strict=True))
         averaged = [(ours, theirs) for (name, ours), theirs in buffers if with_statistics and _is_statistic(name, ours)]
         taken = {id(ours) for ours, _ in averaged}

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlrun import assembly, build
 from dlrun.assembly import Assembly
 from dlrun.engine.capture import CapturedStep
+from dlrun.engine.memory import DeviceMemoryError, LateMemoryError
 from dlrun.engine.training import Training
 from dlrun.errors import UsageError
 from dlrun.machine.cores import usable_cores
@@ -280,7 +281,7 @@ def try_threads(training: Training, steps: int) -> dict[int, float]:
 
 
 def try_larger(a: Assembly, training: Training, steps: int) -> tuple[int, float] | None:
-    """How much a larger batch speeds training up; None where it does not fit, into memory or the data."""
+    """How much a larger batch speeds training up; None where it does not fit, into memory whole or the data."""
     data = a.config["data"]
     batch_size = build.data_settings(a.config).chosen_batch_size * LARGER
     if batch_size * a.settings.accumulate > len(a.splits.train):
@@ -293,7 +294,10 @@ def try_larger(a: Assembly, training: Training, steps: int) -> tuple[int, float]
             for name, tried in (("as it is", training), ("larger", larger)):
                 rate = timed_steps(tried, steps, TRY_SECONDS).samples_per_second
                 best[name] = max(best[name], rate)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, DeviceMemoryError, LateMemoryError):
+        return None
+    micro = larger.train_step.micro
+    if micro.size < micro.configured:  # it went in parts
         return None
     return batch_size * a.settings.accumulate, best["larger"] / best["as it is"]
 

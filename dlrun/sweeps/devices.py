@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,7 @@ from dlrun.machine.cores import usable_cores
 
 MOST = 8  # jobs on one GPU: beyond that they only wait for each other
 ROOM = 0.9  # of a GPU's memory
+DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder for each GPU
 
 
 def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -20,8 +24,13 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    folder = Path("/proc/driver/nvidia/gpus")
-    return [str(index) for index, _ in enumerate(sorted(folder.iterdir()))] if folder.is_dir() else []
+    if DRIVER.is_dir():
+        return [str(index) for index, _ in enumerate(sorted(DRIVER.iterdir()))]
+    if not shutil.which("nvidia-smi"):
+        return []
+    # Windows' subsystem for Linux has no such folder.
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(index) for index, _ in enumerate(re.findall(r"^GPU \d+:", listed, re.MULTILINE))]
 
 
 class Leases:
@@ -47,6 +56,7 @@ class Leases:
         self._jobs, self._auto = jobs, per_device == "auto"
         self._per_device = 1 if per_device == "auto" else per_device
         self._used: Counter[str] = Counter()
+        self._largest = 0  # bytes that a job has held
         named = {word for word in words if ":" in word}
         shared = "mps" in words or ("auto" in words and sys.platform == "darwin")
         self._without = len(named) or (1 if shared else usable_cores())  # workers where none are lent
@@ -80,5 +90,6 @@ class Leases:
         peak, total = memory.get("gpu_peak"), memory.get("gpu_total")
         if self._auto and peak and total:
             context = 600 << 20  # CUDA's own, in every process
-            self._per_device = max(1, min(MOST, int(ROOM * total / (peak + context))))
+            self._largest = max(self._largest, peak)
+            self._per_device = max(1, min(MOST, int(ROOM * total / (self._largest + context))))
             self._auto = self._per_device > 1  # a larger job may come: then fewer from then on

@@ -178,6 +178,17 @@ def test_what_says_that_memory_has_run_out():
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+
+
+@pytest.mark.parametrize(("in_use", "answer"), [(79, True), (70, False)])
+def test_cudnn_finding_no_way_means_memory_only_where_that_is_scarce(monkeypatch, in_use, answer):
+    gib = 1 << 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (gib // 2, 80 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 79 * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: in_use * gib)
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    assert is_out_of_memory(error) is answer
 
 
 class Roomy(nn.Module):

@@ -136,3 +136,10 @@ def test_a_stochastic_average_that_has_not_begun_saves_the_live_weights():
     train(model, 4, average.update, again.update)
     assert again.updates == average.updates == 3
     assert torch.equal(again.module[0].weight, average.module[0].weight)
+
+
+def test_a_copy_of_recurrent_layers_lies_in_one_piece_of_memory_again(monkeypatch):
+    flattened = []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda part: flattened.append(part))
+    average = ExponentialMovingAverage(nn.LSTM(3, 4, 2), 0.9)
+    assert average.module in flattened

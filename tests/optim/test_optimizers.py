@@ -1,12 +1,16 @@
 """Each optimizer of conf/optimizer against its own equations, written from the paper in float64 numpy."""
 
+import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from dlrun.build.optimizing import can_fuse
 
 Array = np.ndarray
 STEPS = 8
@@ -216,3 +220,13 @@ def test_lbfgs_solves_a_quadratic_in_few_steps(line_search, compose, make_optimi
         optimizer.step(closure)
     least = -target @ torch.linalg.solve(matrix, target) / 2
     assert 0 <= closure().item() - least.item() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "fuses"), [("Adagrad", "cuda", False), ("AdamW", "cuda", True), ("Adagrad", "cpu", True)]
+)
+def test_adagrads_kernel_is_asked_for_on_the_cpu_alone(name, device, fuses):
+    weight = SimpleNamespace(device=torch.device(device), is_floating_point=lambda: True)
+    model = SimpleNamespace(parameters=lambda: [weight])
+    parameters = inspect.signature(getattr(torch.optim, name)).parameters
+    assert can_fuse(parameters, {"_target_": f"torch.optim.{name}"}, model) is fuses

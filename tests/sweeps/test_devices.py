@@ -1,5 +1,6 @@
 """Which GPU each worker gets."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from dlrun.machine import cores
 from dlrun.machine.cores import usable_cores
+from dlrun.sweeps import devices
 from dlrun.sweeps.devices import Leases, gpus
 
 AUTO = {"trainer": {"device": "auto"}}
@@ -15,6 +17,18 @@ AUTO = {"trainer": {"device": "auto"}}
 def test_gpus_are_those_that_cuda_would_see():
     assert gpus({"CUDA_VISIBLE_DEVICES": "2,GPU-5"}) == ["2", "GPU-5"]
     assert gpus({"CUDA_VISIBLE_DEVICES": ""}) == gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+
+
+def test_gpus_are_found_where_the_driver_has_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "DRIVER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-2)'\n")
+    command.chmod(0o755)
+    assert gpus() == ["0", "1"]
+    command.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    assert gpus() == []
 
 
 def test_workers_are_spread_over_the_gpus_evenly_and_a_free_one_is_lent_again():
@@ -41,6 +55,8 @@ def test_a_gpu_takes_as_many_jobs_as_its_memory_holds_of_the_largest_so_far():
     leases.learn({"gpu_peak": 10 << 30, "gpu_total": 80 << 30})
     assert leases.size == 6  # .9 x 80 / 10.6
     leases.learn({"gpu_peak": 30 << 30, "gpu_total": 80 << 30})
+    assert leases.size == 2
+    leases.learn({"gpu_peak": 1 << 30, "gpu_total": 80 << 30})  # a small one after it changes nothing
     assert leases.size == 2
     fixed = Leases([AUTO], None, per_device=3, names=["0"])
     fixed.learn({"gpu_peak": 30 << 30, "gpu_total": 80 << 30})
