@@ -62,6 +62,16 @@ def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(precision, tmp_path, 
     torch.use_deterministic_algorithms(False)
 
 
+def test_a_resumed_run_with_dropout_between_recurrent_layers_has_the_same_bits(tmp_path, monkeypatch):
+    model = ["data=digits", "model=lstm", "model.layers=2", "model.dropout=0.3", "augment=none"]
+    overrides = [*(word for word in RUN if not word.startswith(("model", "augment"))), *model]
+    whole = finish(tmp_path / "whole", overrides, None, monkeypatch)
+    cut = finish(tmp_path / "cut", overrides, 33, monkeypatch)
+    a, b = (torch.load(run.last, weights_only=True)["state"]["train"]["model"] for run in (whole, cut))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_of_compiled_captured_steps_has_the_same_bits(precision, tmp_path, monkeypatch):
     words = [word for word in RUN if "deterministic" not in word]
@@ -138,11 +148,12 @@ def test_compiled_captured_steps_are_compiled_ones_to_the_bit(parts):
     ("words", "reason"),
     [
         (["model=mlp", "optimizer=lbfgs"], "several times"),
+        (["model=mlp", "optimizer=adagrad"], "learning rate"),
         (["optimizer=momentum", "scheduler=onecycle", "scheduler.cycle_momentum=true"], "momentum"),
         (["data=rt_polarity", "data.limit=64", "model=bilstm"], "captur|host"),
         (CARRIED, "carried"),
     ],
-    ids=["lbfgs", "onecycle", "packed", "carried"],
+    ids=["lbfgs", "adagrad", "onecycle", "packed", "carried"],
 )  # fmt: skip
 def test_what_cannot_be_captured_is_done_eagerly_and_said(words, reason):
     if any(name in words[0] for name in ("rt_polarity", "tinyshakespeare")) and "DLRUN_DATA" not in os.environ:
