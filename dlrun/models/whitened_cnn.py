@@ -27,8 +27,8 @@ def whitened_cnn(
     Inputs (B, C, H, W) → outputs (B, spec.num_outputs). The first convolution, without padding, has 2·C·k² filters
     that do not learn: `init=whitening` makes them the principal directions of the training patches and the opposites
     of these; its bias learns. The other convolutions have no bias and start as the identity on as many channels as
-    come in. Norms are batch norms that shift and do not scale. The output layer has no bias and starts with standard
-    deviation 1 / features, which is what keeps the first logits small.
+    come in. Norms are batch norms that shift and do not scale. The output layer has no bias, and its weights are drawn
+    and then scaled to a standard deviation of exactly 1 / features, which is what keeps the first logits small.
 
     Args:
         spec: images.
@@ -56,7 +56,8 @@ def whitened_cnn(
             f"data={spec.name}, of shape {spec.shape}: give fewer model.widths"
         )
     output = nn.Linear(features, spec.num_outputs, bias=False)
-    nn.init.uniform_(output.weight, -(3**0.5) / features, 3**0.5 / features)
+    if output.weight.numel() > 1:  # a single one has no deviation
+        output.weight.data.div_(features * output.weight.std())
     modules |= {"pool": nn.MaxPool2d((size[0], size[1])), "flatten": nn.Flatten(), "output": output}
     return nn.Sequential(modules)
 

@@ -24,7 +24,7 @@ class ParameterGroups:
             vector or scalar that no normalisation layer owns (layer scales, PReLU slopes, temperatures).
         lr_factors: pattern -> multiplier of the learning rate; the first that matches wins, none means 1.
         until: pattern -> length of training after which the parameters learn no more: up to there their learning rate
-            falls in a straight line to 0, on top of the schedule; the first that matches wins, none means to the end.
+            falls in a straight line to 0, whatever the schedule; the first that matches wins, none means to the end.
         layer_decay: the learning rate falls by this factor per layer, counted from the output; see
             `dlrun.optim.parameter_groups.layer_distances` for what counts as a layer.
         split_hidden: keep hidden matrices in groups of their own, marked `hidden`: what Muon orthogonalises.

@@ -19,11 +19,13 @@ class Schedule:
 
     The learning rate of a group at step s, counted from 0, is
 
-        lr_factor · max(1 - s / U, 0) · min((s + 1) / (W + 1), 1) · η(max(s - W, 0))        W = warmup_steps,
+        lr_factor · min((s + 1) / (W + 1), 1) · η(max(s - W, 0))        W = warmup_steps,
 
     where η is the inner schedule, so that its milestones and horizons count from the end of the warm-up, as after
     torch's SequentialLR. It sees the common learning rate, without the groups' "lr_factor": an absolute value such as
     OneCycleLR's `max_lr` or CosineAnnealingLR's `eta_min` is thus scaled for every group like the rate itself.
+    In a group that ends early, at step U, a straight line η0 · max(1 - s / U, 0) is in the place of η, η0 being the
+    optimizer's own learning rate.
 
     The inner scheduler works on a stand-in for the optimizer and its results are copied over. The optimizer needs
     only `param_groups`; its `step` is not wrapped; a learning rate held in a tensor (a captured CUDA graph) is filled
@@ -37,7 +39,8 @@ class Schedule:
         steps_per_epoch: optimizer steps in an epoch.
         interval: when the inner scheduler advances after the warm-up: every step, every `steps_per_epoch` steps, or
             at every `on_metric`.
-        hold: (step, learning rate): from that step on the rate is constant, times the groups' "lr_factor".
+        hold: (step, learning rate): from that step on the rate is constant, times the groups' "lr_factor"; those that
+            end early keep to their line.
 
     Attributes:
         inner: the scheduler that `make` returned.
@@ -71,6 +74,7 @@ class Schedule:
         self._until = [float(group.get("until_steps", math.inf)) for group in optimizer.param_groups]
         self._ended = max((until for until in self._until if until < math.inf), default=-1)
         self._stand_in = _StandIn(optimizer, self._factors)
+        self._peaks = [group["lr"] for group in self._stand_in.param_groups]  # before the inner schedule sets its own
         self.inner = make(self._stand_in)
         # The step after the last is asked for too, where OneCycleLR would overshoot and soon raise: it holds its end.
         self._last = self.inner.total_steps - 1 if isinstance(self.inner, OneCycleLR) else None
@@ -85,9 +89,10 @@ class Schedule:
     @property
     def lrs(self) -> list[float]:
         """The learning rate of the next step for each of the optimizer's groups."""
+        groups = zip(self._stand_in.param_groups, self._factors, self._until, self._peaks, strict=True)
         return [
-            self._planned(group) * share
-            for group, share in zip(self._stand_in.param_groups, self._shares(), strict=True)
+            factor * (self._planned(group) if until == math.inf else self._on_its_line(peak, until))
+            for group, factor, until, peak in groups
         ]
 
     def step(self) -> None:
@@ -137,17 +142,20 @@ class Schedule:
         """The learning rate of the next step for a group of the stand-in, without its factor."""
         if self.hold is not None and self._steps >= self.hold[0]:
             return self.hold[1]
-        return float(group["lr"]) * min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
+        return float(group["lr"]) * self._warmth
 
-    def _shares(self) -> list[float]:
-        """What multiplies the common learning rate in each group, at the next step."""
-        pairs = zip(self._factors, self._until, strict=True)
-        return [factor * max(1 - self._steps / until, 0.0) for factor, until in pairs]
+    def _on_its_line(self, peak: float, until: float) -> float:
+        """The learning rate of the next step for a group that ends early, without its factor."""
+        return peak * self._warmth * max(1 - self._steps / until, 0.0)
+
+    @property
+    def _warmth(self) -> float:
+        """What the warm-up leaves of the learning rate of the next step."""
+        return min((self._steps + 1) / (self.warmup_steps + 1), 1.0)
 
     def _write(self) -> None:
         groups = zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True)
-        for (group, planned), share, tensor in zip(groups, self._shares(), self._tensors, strict=True):
-            lr = self._planned(planned) * share
+        for (group, planned), lr, tensor in zip(groups, self.lrs, self._tensors, strict=True):
             group["lr"] = lr if tensor is None else tensor
             if tensor is not None and lr != self._written.get(id(tensor)):
                 self._written[id(tensor)] = lr

@@ -57,19 +57,33 @@ def test_absolute_rates_are_scaled_for_each_group():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.02])
 
 
-@pytest.mark.parametrize("make", [lambda o: LinearLR(o, 1.0, 0.0, 8), lambda o: StepLR(o, 100)], ids=["linear", "step"])
-def test_a_group_may_end_before_the_others(make):
+@pytest.mark.parametrize("hold", [None, (2, 0.3)], ids=["scheduled", "held"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda o: LinearLR(o, 1.0, 0.0, 8), lambda o: StepLR(o, 100), lambda o: OneCycleLR(o, max_lr=1.0, total_steps=8)],
+    ids=["linear", "step", "onecycle"],
+)
+def test_a_group_that_ends_early_falls_in_a_line_from_its_own_rate_whatever_the_others_do(make, hold):
+    """Expected: whiten.bias of airbench94_muon, `initial_lr * (1 - step / whiten_bias_train_steps)`."""
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 2.0, "lr_factor": 2.0}, {"params": []}]
     groups[1] |= {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.5, "lr_factor": 0.5, "until_steps": 4}
     optimizer = torch.optim.SGD(groups, lr=1.0)
-    schedule, seen = Schedule(optimizer, make, 0, 1, "epoch"), []
+    schedule, seen = Schedule(optimizer, make, 0, 1, "step", hold), []
     for _ in range(6):
-        seen.append([group["lr"] for group in optimizer.param_groups])
-        assert schedule.lrs == pytest.approx(seen[-1])
+        seen.append(optimizer.param_groups[1]["lr"])
+        assert schedule.lrs == pytest.approx([group["lr"] for group in optimizer.param_groups])
         schedule.step()
-    for step, (first, second) in enumerate(seen):
-        assert second == pytest.approx(first / 4 * max(1 - step / 4, 0))
-    assert seen[4][1] == 0
+    assert seen == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0, 0.0])
+
+
+def test_the_warm_up_is_of_groups_that_end_early_too():
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, "until_steps": 4}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    schedule, seen = Schedule(optimizer, halve, 1, 1, "step"), []
+    for _ in range(5):
+        seen.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    assert seen == pytest.approx([0.5, 0.75, 0.5, 0.25, 0.0])
 
 
 def test_groups_without_a_factor_keep_their_own_rates():
