@@ -10,21 +10,19 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.engine.host import HostState
 from dlrun.engine.loaders import Draw, Loader
 from dlrun.engine.step import TrainStep
 
 EAGER_STEPS = 2  # of each kind before it is recorded: what is made on first use must be there
-PLAIN = (bool, int, float, str, type(None))
 MOST_GRAPHS = 32  # kinds of steps that are recorded; each keeps some memory for itself
 
 
@@ -151,37 +149,6 @@ class CapturedStep:
         self.warn(f"Steps are not captured in a CUDA graph, which makes small models slower: {reason}.")
 
 
-class HostState:
-    """What a replayed graph would leave behind unchanged: attributes of modules, and the generators of the host.
-
-    Args:
-        augment: what changes the batches of the step.
-    """
-
-    def __init__(self, step: TrainStep, augment: Sequence[object] = ()) -> None:
-        self.attributes = {
-            f"{path}.{name}": _identity(value)
-            for path, owner in (*_owners(step), *((type(change).__name__, change) for change in augment))
-            for name, value in getattr(owner, "__dict__", {}).items()
-            if isinstance(value, (*PLAIN, Tensor, tuple, list))
-        }
-        self.buffers = {name: id(buffer) for name, buffer in step.model.named_buffers()}
-        self.random = (random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state())
-
-    def change(self, later: HostState) -> str:
-        """What differs in `later`, as half a sentence; empty if nothing does."""
-        for kind in ("attributes", "buffers"):
-            ours, theirs = getattr(self, kind), getattr(later, kind)
-            changed = [name for name in theirs if ours.get(name) != theirs[name]]
-            if changed:
-                return f"a step changes {changed[0]}, which is not on the device"
-        names = ("random", "numpy.random", "torch's generator of the CPU")
-        for name, ours, theirs in zip(names, self.random, later.random, strict=True):
-            if not _same(ours, theirs):
-                return f"a step draws random numbers from {name}, not on the device"
-        return ""
-
-
 def obstacle(step: TrainStep) -> str:
     """Why steps cannot be captured, as far as can be said beforehand; empty if nothing speaks against it."""
     name = type(step.optimizer).__name__
@@ -194,27 +161,3 @@ def obstacle(step: TrainStep) -> str:
     if step.schedule.cycles_momentum:
         return "the schedule changes the momentum, which the optimizer reads on the host"
     return ""
-
-
-def _owners(step: TrainStep) -> Iterator[tuple[str, Any]]:
-    for name, module in step.model.named_modules():
-        yield f"model.{name}".rstrip("."), module
-    for owner in (*step.objective.terms, *step.metrics):
-        yield type(owner).__name__, owner
-        for part in vars(owner).values():
-            if isinstance(part, nn.Module):
-                for name, module in part.named_modules():
-                    yield f"{type(part).__name__}.{name}".rstrip("."), module
-
-
-def _identity(value: Any) -> Any:
-    """What is equal as long as an attribute is not changed; a list also by what it holds."""
-    if isinstance(value, list):
-        return [id(value), *(item if isinstance(item, PLAIN) else id(item) for item in value)]
-    return value if isinstance(value, PLAIN) else id(value)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, tuple):
-        return all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
-    return bool(torch.equal(ours, theirs) if isinstance(ours, Tensor) else np.array_equal(ours, theirs))

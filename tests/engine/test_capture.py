@@ -1,6 +1,7 @@
 """What of captured steps can be tested without a GPU: when they are refused, and which steps count as alike."""
 
 import random
+from collections import deque
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import nn
 
 from dlrun import assembly
 from dlrun.config.compose import compose
-from dlrun.engine.capture import EAGER_STEPS, CapturedStep, EagerStep, HostState, _Recorded, obstacle
+from dlrun.engine.activations import checkpoint_activations
+from dlrun.engine.capture import EAGER_STEPS, CapturedStep, EagerStep, _Recorded, obstacle
+from dlrun.engine.host import HostState
 from dlrun.errors import ConfigError
 
 WORDS = ["model.widths=[8]", "data.batch_size=512", "trainer.epochs=4", "trainer.device=cpu"]
@@ -116,6 +119,33 @@ class Draws(nn.Module):
         return x
 
 
+class Swaps(nn.Module):
+    """Lets its state go before it makes the next one, which gets the address of the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.h = None
+
+    def forward(self, x):
+        h, self.h = self.h, None
+        y = x if h is None else x + 0 * h.mean()
+        del h
+        self.h = y.detach()
+        return y
+
+
+class Holds(nn.Module):
+    """Its state is in a container of its own."""
+
+    def __init__(self, container, change):
+        super().__init__()
+        self.held, self.change = container, change
+
+    def forward(self, x):
+        self.change(self.held, x)
+        return x
+
+
 class Replaces(nn.Module):
     def __init__(self):
         super().__init__()
@@ -131,12 +161,16 @@ class Replaces(nn.Module):
     [
         (Counts(), r"changes model.\d.calls"),
         (Remembers(), r"changes model.\d.seen"),
+        (Swaps(), r"changes model.\d.h,"),
+        (Holds({}, lambda held, x: held.update(h=x.detach().clone())), r"changes model.\d.held,"),
+        (Holds(set(), lambda held, x: held.add(len(held))), r"changes model.\d.held,"),
+        (Holds(deque([0.0], 1), lambda held, x: held.append(held[-1] + 1)), r"changes model.\d.held,"),
         (Replaces(), r"changes .*mean"),
         (Draws(random.random), "random numbers from random,"),
         (Draws(np.random.rand), r"from numpy\.random"),
         (Draws(lambda: torch.rand(1)), "from torch's generator of the CPU"),
     ],
-    ids=["counter", "list", "buffer", "python", "numpy", "torch"],
+    ids=["counter", "list", "swapped", "dict", "set", "deque", "buffer", "python", "numpy", "torch"],
 )
 def test_what_a_graph_would_not_repeat_is_noticed_and_done_eagerly(module, reason):
     t = training()
@@ -152,6 +186,9 @@ def test_what_a_graph_would_not_repeat_is_noticed_and_done_eagerly(module, reaso
 
 def test_a_plain_step_leaves_the_host_as_it_was():
     t = training("trainer.ema=0.9", "trainer.lookahead={}", "trainer.clip.norm=1")
+    t.model.append(Holds({"shape": (1, 8)}, lambda held, x: held.update(shape=(1, 8))))
+    t.model.append(nn.Sequential(nn.Linear(10, 10), nn.Tanh()))
+    checkpoint_activations(t.model)  # which sets generators back, and forward again
     draws = t.loader.draws(0)
     EagerStep(t.train_step, t.loader)(next(draws))
     before = HostState(t.train_step)
