@@ -139,7 +139,7 @@ def test_compiled_captured_steps_are_compiled_ones_to_the_bit(parts):
     [
         (["model=mlp", "optimizer=lbfgs"], "several times"),
         (["optimizer=momentum", "scheduler=onecycle", "scheduler.cycle_momentum=true"], "momentum"),
-        (["data=rt_polarity", "data.limit=64", "model=bilstm"], "captur|host"),
+        (["data=rt_polarity", "data.limit=64", "model=bilstm"], "waits for the device on the host"),
         (CARRIED, "carried"),
     ],
     ids=["lbfgs", "onecycle", "packed", "carried"],

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dlrun.engine.host import HostState
+from dlrun.engine.host import HostState, waits
 from dlrun.engine.loaders import Draw, Loader
 from dlrun.engine.step import TrainStep
 
@@ -61,9 +61,10 @@ class _Recorded:
 class CapturedStep:
     """By CUDA graphs, one for each kind of step: the shapes of its draw, and what else decides the kernels.
 
-    The first steps of each kind are done eagerly. During the second it is watched whether a step changes anything
-    but numbers on the device (an attribute of a module, the state of a generator of the host); if so, or if recording
-    fails, all steps are done eagerly and `warn` is told why.
+    The first steps of each kind are done eagerly. The last of them, when what is made on first use is there, is
+    watched: a step that changes anything but numbers on the device (an attribute of a module, the state of a generator
+    of the host), or in which the host waits for the device, is not recorded. Then, and if recording fails, all steps
+    are done eagerly and `warn` is told why.
 
     Args:
         warn: receives one sentence.
@@ -120,9 +121,13 @@ class CapturedStep:
     def _watched(self, draw: Draw) -> Tensor:
         changes = self.loader.prepare.augment
         before = HostState(self.step, changes)
-        loss = self._eagerly(draw)
-        if change := before.change(HostState(self.step, changes)):
-            self._give_up(change)
+        with waits(self.device) as waited:
+            loss = self._eagerly(draw)
+        reason = before.change(HostState(self.step, changes))
+        if not reason and waited:
+            reason = "a step waits for the device on the host"
+        if reason:
+            self._give_up(reason)
         return loss
 
     def _record(self, draw: Draw) -> _Recorded | None:

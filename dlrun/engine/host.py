@@ -1,10 +1,12 @@
-"""What a step changes on the host, of which a replayed CUDA graph repeats nothing."""
+"""What a step does on the host, of which a CUDA graph repeats nothing: changes there, and waits for the device."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,9 @@ SEQUENCES = (list, tuple, deque)
 WATCHED = (*PLAIN, Tensor, *SEQUENCES, dict, set, frozenset)
 # What torch registers of a module: buffers are looked at by themselves, the others are no state.
 REGISTRIES = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
+
+WAITING = "called a synchronizing CUDA operation"  # c10/cuda/CUDAFunctions.cpp
+PROTOTYPE = "Synchronization debug mode is a prototype"  # said once, when that mode is first set
 
 
 class HostState:
@@ -52,6 +57,34 @@ class HostState:
             if not _same(before, after):
                 return f"a step draws random numbers from {name}, not on the device"
         return ""
+
+
+@contextmanager
+def waits(device: torch.device) -> Iterator[list[str]]:
+    """Collect, in the list that it gives, the waits of the host for the device in here, each by where it comes from.
+
+    Found is what PyTorch itself takes for such: numbers read, copies to and from memory that is not pinned, sizes that
+    depend on values. Not found are torch.cuda.synchronize, and waits in the libraries that PyTorch calls.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.cuda.set_sync_debug_mode.html
+    """
+    found: list[str] = []
+    if device.type != "cuda":
+        yield found
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    found += [f"{one.filename}:{one.lineno}" for one in caught if WAITING in str(one.message)]
+    said: dict[Any, Any] = {}
+    for one in caught:
+        if not any(text in str(one.message) for text in (WAITING, PROTOTYPE)):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, registry=said)
 
 
 def _owners(step: TrainStep) -> Iterator[tuple[str, Any]]:

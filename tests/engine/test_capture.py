@@ -1,6 +1,7 @@
 """What of captured steps can be tested without a GPU: when they are refused, and which steps count as alike."""
 
 import random
+import warnings
 from collections import deque
 from contextlib import nullcontext
 
@@ -38,8 +39,8 @@ class Again:
 class Stand(CapturedStep):
     """Records `Again`s in place of CUDA graphs."""
 
-    def __init__(self, step, loader, warn):
-        super().__init__(step, loader, torch.device("cpu"), warn)
+    def __init__(self, step, loader, warn, device="cpu"):
+        super().__init__(step, loader, torch.device(device), warn)
         self.graphs = []
         self._recorded_loss = torch.zeros(())
 
@@ -254,3 +255,34 @@ def test_a_graph_that_cannot_be_had_is_refused_in_a_sentence():
         ConfigError, match=r"trainer\.graph=true: .* need a CUDA device, and training is on cpu; use auto"
     ):
         training("trainer.graph=true")
+
+
+class Waits(nn.Module):
+    """Waits for the device in the first `times` of its passes, as torch says in its debug mode."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.left = torch.tensor(times)
+
+    def forward(self, x):
+        if self.left > 0 and torch.cuda.get_sync_debug_mode():
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        self.left -= 1
+        return x
+
+
+@pytest.mark.parametrize(("times", "graphs"), [(1, 2), (99, 0)], ids=["on first use", "always"])
+def test_a_step_that_waits_for_the_device_is_not_recorded(times, graphs, monkeypatch):
+    modes = [0]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: modes.append({"warn": 1}.get(mode, mode)))
+    t = training()
+    t.model.append(Waits(times))
+    said = []
+    advance = Stand(t.train_step, t.loader, said.append, "cuda")
+    run(t, advance, 12)
+    assert modes[1:] == [1, 0] * (len(modes) // 2)
+    assert len(advance.graphs) == graphs
+    assert [sentence.partition(": ")[2] for sentence in said] == (
+        [] if graphs else ["a step waits for the device on the host."]
+    )
