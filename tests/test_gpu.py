@@ -166,6 +166,24 @@ def test_a_model_that_decides_on_the_host_is_not_captured(monkeypatch):
     assert "random numbers" in warnings[0]
 
 
+def test_a_wait_that_is_found_only_by_recording_leaves_the_rest_in_order(monkeypatch):
+    """Generators draw again, memory is given back, and the bits are those of eager steps."""
+
+    class Synchronises(torch.nn.Module):
+        def forward(self, x):
+            torch.cuda.synchronize()
+            return x
+
+    build_model = build.build_model
+    monkeypatch.setattr(build, "build_model", lambda *a: torch.nn.Sequential(build_model(*a), Synchronises()))
+    words = ["model=mlp", "model.dropout=0.2", "augment=translate", "trainer.gradient_noise={}"]
+    _, eager, _ = steps([*words, "trainer.graph=false"], 8)
+    _, tried, warnings = steps([*words, "trainer.graph=true"], 8)
+    assert len(warnings) == 1
+    torch.cuda.empty_cache()
+    assert not [name for name in eager if not torch.equal(eager[name], tried[name])]
+
+
 @pytest.mark.parametrize("graph", ["true", "false"])
 @pytest.mark.parametrize("more", [["trainer.precision=fp32"], ["trainer.precision=bf16"], TECHNIQUES], ids=len)
 def test_a_step_does_not_wait_for_the_device(more, graph):

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dlrun.engine.graphs import GraphPool, why_not
 from dlrun.engine.host import HostState, waits
 from dlrun.engine.loaders import Draw, Loader
 from dlrun.engine.step import TrainStep
@@ -73,7 +74,7 @@ class CapturedStep:
     def __init__(self, step: TrainStep, loader: Loader, device: torch.device, warn: Callable[[str], None]) -> None:
         self.step, self.loader, self.device, self.warn = step, loader, device, warn
         self.stream: torch.cuda.Stream | None = None
-        self.pool: Any = None
+        self.pool = GraphPool(device)
         self._seen: dict[object, int] = {}
         self._recorded: dict[object, _Recorded] = {}
         self._obstacle = ""
@@ -132,21 +133,19 @@ class CapturedStep:
 
     def _record(self, draw: Draw) -> _Recorded | None:
         """The graph of a step of this kind; nothing is computed yet. None if it cannot be had."""
-        graph = torch.cuda.CUDAGraph()
         prepare = self.loader.prepare
-        for generator in (*([prepare.generator] if prepare.augment else []), *self.step.generators):
-            graph.register_generator_state(generator)  # the default one is by itself
-        inputs = tuple(x.clone() for x in draw.tensors)
+        generators = [*([prepare.generator] if prepare.augment else []), *self.step.generators]
         try:
-            # "thread_local": the thread that pins a streaming loader's memory may go on meanwhile.
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-                loss = self._eagerly(replace(draw, tensors=inputs))
+            inputs = tuple(x.clone() for x in draw.tensors)
+            graph, loss = self.pool.record(
+                lambda: self._eagerly(replace(draw, tensors=inputs)), generators, self.stream
+            )
+            return _Recorded(graph, inputs, loss, self.step.gradient_norm)
         except Exception as error:
-            text = " ".join(str(error).split()).partition(" CUDA kernel errors")[0]
-            self._give_up(f"{type(error).__name__}: {text[:200]}")
-            return None
-        self.pool = self.pool or graph.pool()
-        return _Recorded(graph, inputs, loss, self.step.gradient_norm)
+            reason = why_not(error)
+        self.step.abandon()
+        self._give_up(reason)
+        return None
 
     def _give_up(self, reason: str) -> None:
         self._obstacle = reason

@@ -286,3 +286,29 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(times, graphs, monkeyp
     assert [sentence.partition(": ")[2] for sentence in said] == (
         [] if graphs else ["a step waits for the device on the host."]
     )
+
+
+def test_memory_that_runs_out_while_recording_is_said_to_be_that():
+    t = training()
+    t.train_step.micro.warn = pytest.fail
+    said = []
+    advance = CapturedStep(t.train_step, t.loader, torch.device("cpu"), said.append)
+    module = Holds([False], lambda held, x: run_out() if held[0] else None)
+    t.model.append(module)
+
+    def run_out():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def record(compute, generators, stream):
+        module.held[0] = True
+        try:
+            return None, compute()
+        finally:
+            module.held[0] = False
+
+    advance.pool.record = record
+    losses = run(t, advance, 6)
+    plain = training()
+    assert losses == run(plain, EagerStep(plain.train_step, plain.loader), 6)
+    (sentence,) = said
+    assert sentence.endswith(": a graph beside the eager step does not fit into memory.")
