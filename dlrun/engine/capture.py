@@ -21,10 +21,12 @@ from torch import Tensor
 from dlrun.engine.graphs import GraphPool, why_not
 from dlrun.engine.host import HostState, waits
 from dlrun.engine.loaders import Draw, Loader
+from dlrun.engine.memory import release
 from dlrun.engine.step import TrainStep
 
 EAGER_STEPS = 2  # of each kind before it is recorded: what is made on first use must be there
 MOST_GRAPHS = 32  # kinds of steps that are recorded; each keeps some memory for itself
+MOST_ROOM = 16  # times that graphs are let go for the memory they hold; more often, they cost more than they gain
 
 
 class Advance(Protocol):
@@ -67,6 +69,9 @@ class CapturedStep:
     of the host), or in which the host waits for the device, is not recorded. Then, and if recording fails, all steps
     are done eagerly and `warn` is told why.
 
+    Graphs keep the memory of a step for themselves. Where an eager step of another kind needs it, they are let go, to
+    be recorded again at their next use.
+
     Args:
         warn: receives one sentence.
     """
@@ -75,8 +80,10 @@ class CapturedStep:
         self.step, self.loader, self.device, self.warn = step, loader, device, warn
         self.stream: torch.cuda.Stream | None = None
         self.pool = GraphPool(device)
+        self._micro_batch_size = step.micro.size
         self._seen: dict[object, int] = {}
         self._recorded: dict[object, _Recorded] = {}
+        self._made_room = 0
         self._obstacle = ""
 
     @contextmanager
@@ -98,12 +105,17 @@ class CapturedStep:
     def _compute(self, draw: Draw) -> Tensor:
         if self._obstacle:
             return self._eagerly(draw)
+        if self.step.micro.size != self._micro_batch_size:  # no step will be of a kind that has been recorded
+            self._micro_batch_size = self.step.micro.size
+            self._let_go()
         kind = (*((x.shape, x.dtype) for x in draw.tensors), draw.longest, self.step.variant)
         recorded = self._recorded.get(kind)
         if recorded is None:
+            if len(self._recorded) >= MOST_GRAPHS:
+                return self._beside_graphs(draw)
             seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-            if seen < EAGER_STEPS or len(self._recorded) >= MOST_GRAPHS:
-                return self._eagerly(draw)
+            if seen < EAGER_STEPS:
+                return self._beside_graphs(draw)
             if seen == EAGER_STEPS:
                 return self._watched(draw)
             recorded = self._record(draw)
@@ -119,11 +131,21 @@ class CapturedStep:
     def _eagerly(self, draw: Draw) -> Tensor:
         return self.step.compute(self.loader.make(draw))
 
+    def _beside_graphs(self, draw: Draw) -> Tensor:
+        """Eagerly, in memory that graphs have left, or else leave now."""
+        if self.pool.crowds():
+            self._make_room()
+        self.step.micro.make_room = self._make_room if self._recorded else None
+        try:
+            return self._eagerly(draw)
+        finally:
+            self.step.micro.make_room = None
+
     def _watched(self, draw: Draw) -> Tensor:
         changes = self.loader.prepare.augment
         before = HostState(self.step, changes)
         with waits(self.device) as waited:
-            loss = self._eagerly(draw)
+            loss = self._beside_graphs(draw)
         reason = before.change(HostState(self.step, changes))
         if not reason and waited:
             reason = "a step waits for the device on the host"
@@ -147,9 +169,24 @@ class CapturedStep:
         self._give_up(reason)
         return None
 
-    def _give_up(self, reason: str) -> None:
-        self._obstacle = reason
+    def _make_room(self) -> None:
+        """Let an eager step have the memory that graphs hold."""
+        self.step.micro.free()  # gradients lie there, too
+        self._let_go()
+        self._made_room += 1
+        if self._made_room == MOST_ROOM:
+            self._give_up("graphs do not fit into memory beside the steps of other kinds")
+
+    def _let_go(self) -> None:
         self._recorded.clear()
+        self.pool.forget()
+        release()
+
+    def _give_up(self, reason: str) -> None:
+        if self._obstacle:
+            return
+        self._obstacle = reason
+        self._let_go()
         self.warn(f"Steps are not captured in a CUDA graph, which makes small models slower: {reason}.")
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from dlrun.engine.device import free_memory
 from dlrun.engine.memory import DeviceMemoryError, LateMemoryError, is_out_of_memory
 
 T = TypeVar("T")
@@ -19,10 +20,14 @@ _broken: list[object] = []  # graphs that the allocator of pinned memory goes on
 
 
 class GraphPool:
-    """Records graphs, one after the other, all in the same memory: they may be replayed in turn, but not at once."""
+    """Records graphs, one after the other, all in the same memory: they may be replayed in turn, but not at once.
+
+    Attributes:
+        held: bytes that nothing but these graphs can use.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.held = device, 0
         self._handle: Any = None
 
     def record(
@@ -36,6 +41,8 @@ class GraphPool:
         graph = torch.cuda.CUDAGraph()
         _register(graph, generators)
         self._handle = self._handle or torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()  # as recording begins with: what is reserved afterwards is the graph's
+        before = torch.cuda.memory_reserved(self.device)
         try:
             # "thread_local": the thread that pins a streaming loader's memory may go on meanwhile.
             with torch.cuda.graph(graph, pool=self._handle, stream=stream, capture_error_mode="thread_local"):
@@ -44,7 +51,19 @@ class GraphPool:
             if _version() < CLEAN:
                 _mend(graph, self._handle, generators, stream, self.device)
             raise
+        self.held += torch.cuda.memory_reserved(self.device) - before
         return graph, result
+
+    def forget(self) -> None:
+        """Begin anew: all graphs have been let go, and a pool that nothing uses may not be used again."""
+        self._handle, self.held = None, 0
+
+    def crowds(self) -> bool:
+        """Whether less memory is left than the graphs hold, which is about what a step takes that is not a graph."""
+        if not self.held:
+            return False
+        idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device) - self.held
+        return free_memory(self.device) + max(0, idle) < self.held
 
 
 def why_not(error: BaseException) -> str:

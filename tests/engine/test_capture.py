@@ -12,6 +12,7 @@ from torch import nn
 
 from dlrun import assembly
 from dlrun.config.compose import compose
+from dlrun.engine import capture
 from dlrun.engine.activations import checkpoint_activations
 from dlrun.engine.capture import EAGER_STEPS, CapturedStep, EagerStep, _Recorded, obstacle
 from dlrun.engine.host import HostState
@@ -286,6 +287,87 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(times, graphs, monkeyp
     assert [sentence.partition(": ")[2] for sentence in said] == (
         [] if graphs else ["a step waits for the device on the host."]
     )
+
+
+def test_graphs_are_let_go_where_an_eager_step_needs_their_memory():
+    eager, captured = training(), training()
+    advance = Stand(captured.train_step, captured.loader, pytest.fail)
+    advance.pool.crowds = lambda: bool(advance._recorded)
+    beside, eagerly = [], advance._beside_graphs
+
+    def beside_graphs(draw):
+        loss = eagerly(draw)
+        beside.append(len(advance._recorded))
+        return loss
+
+    advance._beside_graphs = beside_graphs
+    assert run(captured, advance, 40) == run(eager, EagerStep(eager.train_step, eager.loader), 40)
+    assert beside == [0] * 7  # two of each of four kinds, of which one comes up once
+    assert len(advance.graphs) > 4  # recorded again at their next use
+    assert len(advance._recorded) > 1
+
+
+class Cramped(nn.Module):
+    """Finds no memory for a step while there is some to be spared, and finds out when it has changed its buffer."""
+
+    def __init__(self, micro):
+        super().__init__()
+        self.micro = [micro]
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        if self.micro[0].make_room is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return x * (1 + self.passes)
+
+
+def test_a_step_that_runs_out_of_memory_beside_graphs_is_repeated_without_them():
+    """Nothing is halved, nor does the run go back to a checkpoint, though the like of the step has fitted before."""
+    eager, captured = training(), training()
+    for t in (eager, captured):
+        t.model.append(Cramped(t.train_step.micro))
+        t.train_step.micro.warn = pytest.fail
+    advance = Stand(captured.train_step, captured.loader, pytest.fail)
+    assert run(captured, advance, 24) == run(eager, EagerStep(eager.train_step, eager.loader), 24)
+    assert captured.train_step.micro.size == 512
+    assert (
+        advance._made_room == 3
+    )  # the norm measured, the last batch of an epoch: one beside graphs for the first time
+    assert torch.equal(eager.model[-1].passes, captured.model[-1].passes)
+
+
+def test_graphs_that_are_let_go_again_and_again_are_given_up(monkeypatch):
+    monkeypatch.setattr(capture, "MOST_ROOM", 2)
+    t = training()
+    said = []
+    advance = Stand(t.train_step, t.loader, said.append)
+    advance.pool.crowds = lambda: bool(advance._recorded)
+    run(t, advance, 20)
+    assert not advance._recorded
+    assert len(said) == 1
+    assert "graphs do not fit into memory beside the steps of other kinds" in said[0]
+
+
+def test_smaller_micro_batches_leave_no_graph_of_the_larger():
+    t = training()
+    advance = Stand(t.train_step, t.loader, pytest.fail)
+    run(t, advance, 4)
+    (kind,) = advance._recorded
+    t.train_step.micro.size = 256
+    run(t, advance, 4)
+    assert kind not in advance._recorded
+    assert len(advance._recorded) == 1
+
+
+def test_a_kind_that_was_not_watched_is_not_recorded(monkeypatch):
+    """When as many are recorded as may be, steps of others are not counted, until some have been let go."""
+    monkeypatch.setattr(capture, "MOST_GRAPHS", 1)
+    t = training()
+    advance = Stand(t.train_step, t.loader, pytest.fail)
+    run(t, advance, 24)
+    assert len(advance.graphs) == 1
+    assert max(seen for kind, seen in advance._seen.items() if kind not in advance._recorded) < EAGER_STEPS
 
 
 def test_memory_that_runs_out_while_recording_is_said_to_be_that():

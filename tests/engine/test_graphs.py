@@ -141,6 +141,36 @@ def test_from_2_14_on_there_is_nothing_to_mend(monkeypatch):
     assert not graphs._broken
 
 
+def test_graphs_share_a_pool_until_all_are_let_go(monkeypatch):
+    cuda = Cuda(monkeypatch, "2.11.0+cu130")
+    pool = GraphPool(CPU)
+    kept = [pool.record(lambda: None, [], None)[0] for _ in range(2)]
+    assert cuda.uses == {(0, 1): 2}
+    kept.clear()
+    pool.forget()
+    kept.append(pool.record(lambda: None, [], None)[0])
+    assert +cuda.uses == {(0, 2): 1}
+
+
+def test_graphs_crowd_a_step_that_does_not_fit_beside_them(monkeypatch):
+    cuda = Cuda(monkeypatch, "2.11.0+cu130")
+    pool = GraphPool(torch.device("cuda", 0))
+    cuda.reserved = cuda.allocated = 100  # weights
+    cuda.free = 300
+    assert not pool.crowds()
+    kept = [pool.record(lambda: cuda.take(200), [], None)]
+    assert pool.held == 200
+    kept.append(pool.record(lambda: cuda.take(10), [], None))  # most of it in the same memory
+    assert pool.held == 210
+    cuda.free = 90
+    assert pool.crowds()
+    cuda.reserved += 120  # of a step before, which the allocator has kept
+    assert not pool.crowds()
+    kept.clear()
+    pool.forget()
+    assert not pool.crowds()
+
+
 def test_why_a_graph_cannot_be_had_is_what_came_first():
     def run_out_and_end_it():
         try:
