@@ -85,6 +85,7 @@ PARTS = {
     "lstm": ["model=lstm", "model.dropout=0.2", "trainer.clip.norm=1"],
     "vit": ["model=vit", "optimizer=muon"],
     "gpt": ["data=random_tokens", "model=gpt", "model.dropout=0.1", "trainer.accumulate=2"],
+    "checkpointed": ["data=random_tokens", "model=gpt", "model.dropout=0.1", "trainer.checkpoint_activations=true"],
     "rmsprop": ["model=mlp", "optimizer=rmsprop", "loss=focal"],
     "techniques": ["model=mlp", *TECHNIQUES],
     "speed": ["data=digits", "model=cnn", "optimizer=muon_sgd", "data.alternating_flip=true", "augment=translate"],
