@@ -1,6 +1,8 @@
 """Memory that really runs out, on a CUDA device; run there with `pytest -m gpu`."""
 
 import gc
+import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from dlrun.engine.footprint import peak_bytes
 from dlrun.engine.objective import Objective
 from dlrun.engine.precision import choose_precision
 from dlrun.engine.step import TrainStep
+from dlrun.engine.training import Training
 
 from .engine.test_step import NoSchedule
 
@@ -81,3 +84,62 @@ def test_auto_finds_a_batch_size_and_leaves_no_memory_behind():
     assert 2 * held <= 1.2 * (torch.cuda.memory_allocated() - before)  # two assemblies take twice what one takes
     for one, other in zip(a.model.parameters(), given.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+WIDE = ["model=mlp", "model.widths=[65536]", "data.batch_size=512", "trainer.device=cuda", "trainer.precision=fp32"]
+
+
+def allow(count: int) -> None:
+    """Let this process have so many bytes more than tensors take now."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + count) / total))
+
+
+def wide(graph: str, count: int, warn: Callable[[str], None], before: Callable[[int], None]) -> tuple[list, Training]:
+    """Losses of `count` steps of some 0.5 GB, every third with the norm of the gradient; `before` each something."""
+    a = assembly.assemble(compose([*WIDE, f"trainer.graph={graph}"]).config)
+    t = assembly.prepare_training(a, lambda record: None, (), warn=warn)
+    t.train_step.micro.warn = warn
+    losses = []
+    with t.advance.context():
+        for draw in itertools.islice((d for epoch in range(9) for d in t.loader.draws(epoch)), count):
+            before(len(losses))
+            t.train_step.measure_norm = len(losses) % 3 == 2
+            losses.append(t.advance(draw).item())
+    return losses, t
+
+
+def test_graphs_give_way_to_eager_steps_that_need_their_memory():
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    at_first = torch.cuda.memory_reserved()
+    eager, _ = wide("false", 16, pytest.fail, lambda step: None)
+    most = torch.cuda.max_memory_reserved() - at_first
+    try:
+        allow(int(1.6 * most))
+        captured, t = wide("true", 16, pytest.fail, lambda step: None)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert captured == eager
+    assert t.train_step.micro.size == 512
+    assert t.advance._made_room > 0
+
+
+def test_a_graph_that_does_not_fit_beside_the_eager_step_is_said_to_be_that():
+    eager, _ = wide("false", 4, pytest.fail, lambda step: None)
+    said: list[str] = []
+
+    def warn(sentence: str) -> None:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        said.append(sentence)
+
+    try:
+        tried, _ = wide("true", 4, warn, lambda step: allow(1 << 26) if step == 3 else None)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert tried == eager
+    assert len(said) == 1
+    assert "a graph beside the eager step does not fit into memory" in said[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dlrun.engine.capture import CapturedStep
 from dlrun.engine.device import free_memory
 from dlrun.engine.footprint import peak_bytes
 from dlrun.engine.memory import DeviceMemoryError, release
@@ -131,14 +132,18 @@ def quickest(sizes: Sequence[int], budget: int, measured: Callable[[int], Tried 
 
 
 def measure(trial: Trial, size: int, device: torch.device, *, timed: bool) -> Tried | None:
-    """Take a few steps with a batch size; None if they do not fit."""
+    """Take a few steps with a batch size; None if they do not fit.
+
+    Steps that are captured count twice: a graph keeps the memory of one, and the first of another kind, such as the
+    last and smaller batch of an epoch, are taken beside it (dlrun/engine/capture.py).
+    """
     training = trial(size)
     step = training.train_step
     step.micro.warn = lambda text: None
     batch = next(iter(training.loader.epoch(0)))
     try:
         step(batch)  # makes the optimizer's state
-        memory = peak_bytes(lambda: step(batch), device)
+        memory = peak_bytes(lambda: step(batch), device) * (2 if isinstance(training.advance, CapturedStep) else 1)
     except DeviceMemoryError:
         return None
     if step.micro.size < step.micro.configured:

@@ -10,22 +10,23 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.engine.graphs import GraphPool, why_not
+from dlrun.engine.host import HostState, waits
 from dlrun.engine.loaders import Draw, Loader
+from dlrun.engine.memory import release
 from dlrun.engine.step import TrainStep
 
 EAGER_STEPS = 2  # of each kind before it is recorded: what is made on first use must be there
-PLAIN = (bool, int, float, str, type(None))
 MOST_GRAPHS = 32  # kinds of steps that are recorded; each keeps some memory for itself
+MOST_ROOM = 16  # times that graphs are let go for the memory they hold; more often, they cost more than they gain
 
 
 class Advance(Protocol):
@@ -63,9 +64,13 @@ class _Recorded:
 class CapturedStep:
     """By CUDA graphs, one for each kind of step: the shapes of its draw, and what else decides the kernels.
 
-    The first steps of each kind are done eagerly. During the second it is watched whether a step changes anything
-    but numbers on the device (an attribute of a module, the state of a generator of the host); if so, or if recording
-    fails, all steps are done eagerly and `warn` is told why.
+    The first steps of each kind are done eagerly. The last of them, when what is made on first use is there, is
+    watched: a step that changes anything but numbers on the device (an attribute of a module, the state of a generator
+    of the host), or in which the host waits for the device, is not recorded. Then, and if recording fails, all steps
+    are done eagerly and `warn` is told why.
+
+    Graphs keep the memory of a step for themselves. Where an eager step of another kind needs it, they are let go, to
+    be recorded again at their next use.
 
     Args:
         warn: receives one sentence.
@@ -74,9 +79,11 @@ class CapturedStep:
     def __init__(self, step: TrainStep, loader: Loader, device: torch.device, warn: Callable[[str], None]) -> None:
         self.step, self.loader, self.device, self.warn = step, loader, device, warn
         self.stream: torch.cuda.Stream | None = None
-        self.pool: Any = None
+        self.pool = GraphPool(device)
+        self._micro_batch_size = step.micro.size
         self._seen: dict[object, int] = {}
         self._recorded: dict[object, _Recorded] = {}
+        self._made_room = 0
         self._obstacle = ""
 
     @contextmanager
@@ -98,12 +105,17 @@ class CapturedStep:
     def _compute(self, draw: Draw) -> Tensor:
         if self._obstacle:
             return self._eagerly(draw)
+        if self.step.micro.size != self._micro_batch_size:  # no step will be of a kind that has been recorded
+            self._micro_batch_size = self.step.micro.size
+            self._let_go()
         kind = (*((x.shape, x.dtype) for x in draw.tensors), draw.longest, self.step.variant)
         recorded = self._recorded.get(kind)
         if recorded is None:
+            if len(self._recorded) >= MOST_GRAPHS:
+                return self._beside_graphs(draw)
             seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-            if seen < EAGER_STEPS or len(self._recorded) >= MOST_GRAPHS:
-                return self._eagerly(draw)
+            if seen < EAGER_STEPS:
+                return self._beside_graphs(draw)
             if seen == EAGER_STEPS:
                 return self._watched(draw)
             recorded = self._record(draw)
@@ -119,67 +131,63 @@ class CapturedStep:
     def _eagerly(self, draw: Draw) -> Tensor:
         return self.step.compute(self.loader.make(draw))
 
+    def _beside_graphs(self, draw: Draw) -> Tensor:
+        """Eagerly, in memory that graphs have left, or else leave now."""
+        if self.pool.crowds():
+            self._make_room()
+        self.step.micro.make_room = self._make_room if self._recorded else None
+        try:
+            return self._eagerly(draw)
+        finally:
+            self.step.micro.make_room = None
+
     def _watched(self, draw: Draw) -> Tensor:
         changes = self.loader.prepare.augment
         before = HostState(self.step, changes)
-        loss = self._eagerly(draw)
-        if change := before.change(HostState(self.step, changes)):
-            self._give_up(change)
+        with waits(self.device) as waited:
+            loss = self._beside_graphs(draw)
+        reason = before.change(HostState(self.step, changes))
+        if not reason and waited:
+            reason = "a step waits for the device on the host"
+        if reason:
+            self._give_up(reason)
         return loss
 
     def _record(self, draw: Draw) -> _Recorded | None:
         """The graph of a step of this kind; nothing is computed yet. None if it cannot be had."""
-        graph = torch.cuda.CUDAGraph()
         prepare = self.loader.prepare
-        for generator in (*([prepare.generator] if prepare.augment else []), *self.step.generators):
-            graph.register_generator_state(generator)  # the default one is by itself
-        inputs = tuple(x.clone() for x in draw.tensors)
+        generators = [*([prepare.generator] if prepare.augment else []), *self.step.generators]
         try:
-            # "thread_local": the thread that pins a streaming loader's memory may go on meanwhile.
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-                loss = self._eagerly(replace(draw, tensors=inputs))
+            inputs = tuple(x.clone() for x in draw.tensors)
+            graph, loss = self.pool.record(
+                lambda: self._eagerly(replace(draw, tensors=inputs)), generators, self.stream
+            )
+            return _Recorded(graph, inputs, loss, self.step.gradient_norm)
         except Exception as error:
-            text = " ".join(str(error).split()).partition(" CUDA kernel errors")[0]
-            self._give_up(f"{type(error).__name__}: {text[:200]}")
-            return None
-        self.pool = self.pool or graph.pool()
-        return _Recorded(graph, inputs, loss, self.step.gradient_norm)
+            reason = why_not(error)
+        self.step.abandon()
+        self._give_up(reason)
+        return None
+
+    def _make_room(self) -> None:
+        """Let an eager step have the memory that graphs hold."""
+        self.step.micro.free()  # gradients lie there, too
+        self._let_go()
+        self._made_room += 1
+        if self._made_room == MOST_ROOM:
+            self._give_up("graphs do not fit into memory beside the steps of other kinds")
+
+    def _let_go(self) -> None:
+        self._recorded.clear()
+        self.pool.forget()
+        release()
 
     def _give_up(self, reason: str) -> None:
+        if self._obstacle:
+            return
         self._obstacle = reason
-        self._recorded.clear()
+        self._let_go()
         self.warn(f"Steps are not captured in a CUDA graph, which makes small models slower: {reason}.")
-
-
-class HostState:
-    """What a replayed graph would leave behind unchanged: attributes of modules, and the generators of the host.
-
-    Args:
-        augment: what changes the batches of the step.
-    """
-
-    def __init__(self, step: TrainStep, augment: Sequence[object] = ()) -> None:
-        self.attributes = {
-            f"{path}.{name}": _identity(value)
-            for path, owner in (*_owners(step), *((type(change).__name__, change) for change in augment))
-            for name, value in getattr(owner, "__dict__", {}).items()
-            if isinstance(value, (*PLAIN, Tensor, tuple, list))
-        }
-        self.buffers = {name: id(buffer) for name, buffer in step.model.named_buffers()}
-        self.random = (random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state())
-
-    def change(self, later: HostState) -> str:
-        """What differs in `later`, as half a sentence; empty if nothing does."""
-        for kind in ("attributes", "buffers"):
-            ours, theirs = getattr(self, kind), getattr(later, kind)
-            changed = [name for name in theirs if ours.get(name) != theirs[name]]
-            if changed:
-                return f"a step changes {changed[0]}, which is not on the device"
-        names = ("random", "numpy.random", "torch's generator of the CPU")
-        for name, ours, theirs in zip(names, self.random, later.random, strict=True):
-            if not _same(ours, theirs):
-                return f"a step draws random numbers from {name}, not on the device"
-        return ""
 
 
 def obstacle(step: TrainStep) -> str:
@@ -194,27 +202,3 @@ def obstacle(step: TrainStep) -> str:
     if step.schedule.cycles_momentum:
         return "the schedule changes the momentum, which the optimizer reads on the host"
     return ""
-
-
-def _owners(step: TrainStep) -> Iterator[tuple[str, Any]]:
-    for name, module in step.model.named_modules():
-        yield f"model.{name}".rstrip("."), module
-    for owner in (*step.objective.terms, *step.metrics):
-        yield type(owner).__name__, owner
-        for part in vars(owner).values():
-            if isinstance(part, nn.Module):
-                for name, module in part.named_modules():
-                    yield f"{type(part).__name__}.{name}".rstrip("."), module
-
-
-def _identity(value: Any) -> Any:
-    """What is equal as long as an attribute is not changed; a list also by what it holds."""
-    if isinstance(value, list):
-        return [id(value), *(item if isinstance(item, PLAIN) else id(item) for item in value)]
-    return value if isinstance(value, PLAIN) else id(value)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, tuple):
-        return all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
-    return bool(torch.equal(ours, theirs) if isinstance(ours, Tensor) else np.array_equal(ours, theirs))

@@ -80,7 +80,8 @@ class MicroBatches:
     configured with the smaller micro-batches and more of them. For that, what a forward pass changes (buffers, the
     generators' states, the metrics of training) is copied before the first step of each shape of batch, where memory
     practically always runs out, and before no other: the usual step pays one look into a set. One that runs out later,
-    because another program has taken memory, say, raises `LateMemoryError`.
+    because another program has taken memory, say, raises `LateMemoryError`. A step that finds memory held which can be
+    spared (`make_room`) is copied before as well, and gets that memory before anything is halved.
 
     Args:
         size: examples in a micro-batch; the last may have fewer.
@@ -89,12 +90,14 @@ class MicroBatches:
 
     Attributes:
         warn: receives the sentence that says what has been done.
+        make_room: gives back memory that is held for the sake of speed alone; None if there is none.
     """
 
     def __init__(self, model: nn.Module, size: int, count: int = 1, metrics: Sequence[Metric] = ()) -> None:
         self.model, self.size, self.metrics = model, size, tuple(metrics)
         self.configured, self.effective = size, size * count
         self.warn: Callable[[str], None] = logger.warning
+        self.make_room: Callable[[], None] | None = None
         self._fitted: set[Shape] = set()
 
     def parts(self, batch: Batch) -> list[Batch]:
@@ -116,7 +119,7 @@ class MicroBatches:
             LateMemoryError if a batch of that shape has fitted before.
         """
         shape: Shape = (batch.targets.shape, *(tensor.shape for tensor in batch.arguments))
-        if shape in self._fitted:
+        if shape in self._fitted and self.make_room is None:
             try:
                 return compute(batch)
             except Exception as error:
@@ -136,7 +139,12 @@ class MicroBatches:
             else:
                 self._fitted.add(shape)
                 return result
-            self._free()
+            self.free()
+            if self.make_room is not None:
+                make_room, self.make_room = self.make_room, None
+                make_room()
+                before.restore()
+                continue
             self.size, tried = self._smaller(len(batch)), min(self.size, len(batch))
             before.restore()
             self.warn(self._sentence(tried))
@@ -145,7 +153,8 @@ class MicroBatches:
         """What has fitted may not any more: more parameters learn."""
         self._fitted.clear()
 
-    def _free(self) -> None:
+    def free(self) -> None:
+        """Give back the gradients, and what nothing refers to any more."""
         for parameter in self.model.parameters():
             parameter.grad = None
         release()

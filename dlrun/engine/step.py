@@ -131,6 +131,11 @@ class TrainStep:
         self._transform_gradients()
         self._update()
 
+    def abandon(self) -> None:
+        """Forget a `compute` that has ended before its end, and has computed nothing: it was to be recorded."""
+        if self.scaler is not None:
+            self.scaler._per_optimizer_states.clear()  # or it takes the next gradients for unscaled already
+
     def end(self) -> None:
         """What follows from one more step having been done."""
         self.schedule.step()

@@ -17,13 +17,14 @@ def recomputed(function: Callable[..., Tensor], module: nn.Module, *inputs: Tens
 
     Gradients are those of the plain call, random masks included. Buffers, such as the running statistics of batch norm,
     change once, although what changes them runs twice.
-    Without gradients, and under torch.compile, which decides for itself what to keep, this is the plain call.
+    Without gradients, and under torch.compile, which decides for itself what to keep, this is the plain call. In a CUDA
+    graph masks are the same, too: as of torch 2.10 a generator's state can be read and set back while one is recorded.
 
     Args:
         function: what to compute with `module`; called again, with the same inputs, in the backward pass.
         module: contains the buffers that must not change in that second call.
 
-    Source: Chen et al. 2016 (arXiv:1604.06174).
+    Source: Chen et al. 2016 (arXiv:1604.06174); of the generators: pytorch#162505.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*inputs)

@@ -9,6 +9,7 @@ from dlrun.config.identity import run_id
 from dlrun.contracts import Splits
 from dlrun.engine import batch_size
 from dlrun.engine.batch_size import Tried, candidates, largest, quickest
+from dlrun.engine.capture import CapturedStep
 from dlrun.engine.memory import DeviceMemoryError
 from dlrun.engine.seeding import random_state
 from dlrun.errors import ConfigError
@@ -151,3 +152,16 @@ def test_the_folder_of_a_run_has_the_id_of_what_was_found(tmp_path):
 def test_an_average_that_begins_late_is_no_obstacle():
     words = ["data=digits", "model.widths=[8]", "data.batch_size=auto", "trainer.swa.start=15ep", "trainer.device=cpu"]
     assert isinstance(assembly.assemble(compose(words).config).config["data"]["batch_size"], int)
+
+
+def test_a_captured_step_counts_twice():
+    """What its graph keeps, and a step of another kind beside it."""
+
+    def measured(captured: bool) -> Tried | None:
+        words = ["data=digits", "model.widths=[8]", "data.batch_size=32", "trainer.device=cpu"]
+        t = assembly.prepare_training(assembly.assemble(compose(words).config), lambda record: None, ())
+        if captured:
+            t.advance = CapturedStep(t.train_step, t.loader, t.device, pytest.fail)
+        return batch_size.measure(lambda size: t, 32, t.device, timed=False)
+
+    assert measured(captured=True).memory == 2 * measured(captured=False).memory > 0

@@ -126,6 +126,28 @@ def test_only_the_first_step_of_a_shape_is_copied(monkeypatch):
     assert len(made) == 3
 
 
+def test_memory_that_can_be_spared_goes_before_anything_is_halved():
+    short, roomy = make(32, 32, 1), make(1000, 32, 1)
+    spared = []
+
+    def make_room():
+        spared.append(short.micro.size)
+        short.model.room = 32
+
+    for step in (short, roomy):
+        torch.manual_seed(5)
+        random.seed(5)
+        step.losses = [step(batches(32)[0])]
+        if step is short:
+            short.model.room, short.micro.make_room = 8, make_room
+        step.losses += [step(batch) for batch in batches(32, 20)]
+    assert spared == [32]
+    assert short.micro.size == 32
+    assert not short.said
+    assert short.losses == roomy.losses
+    assert_same(short, roomy)
+
+
 def test_a_late_shortage_asks_for_the_last_checkpoint():
     step = make(32, 32, 1)
     step(batches(32)[0])

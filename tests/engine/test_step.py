@@ -51,7 +51,7 @@ def make(loss: nn.Module, **options: object) -> TrainStep:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
-    precision = choose_precision("fp32", CPU)
+    precision = options.pop("precision", FP32)
     objective = Objective(loss)
     return TrainStep(model, objective, optimizer, NoSchedule(), precision, **{"micro_batch_size": 64, **options})
 
@@ -289,3 +289,14 @@ def test_a_state_from_another_device_is_gone_on_from_in_the_way_of_this_one(ther
         step(second)
     for ours, theirs in zip(pair[0].model.parameters(), pair[1].model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_step_that_was_abandoned_leaves_gradients_to_be_unscaled():
+    step = make(nn.CrossEntropyLoss(), precision=choose_precision("fp16", CPU), transforms=[ClipNorm(1.0)])
+    step(batches(1, 8)[0])
+    step._evaluate(batches(1, 8)[0])
+    step._transform_gradients()
+    with pytest.raises(RuntimeError, match="already been called"):
+        step(batches(1, 8)[0])
+    step.abandon()
+    step(batches(1, 8)[0])
