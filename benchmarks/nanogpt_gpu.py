@@ -1,28 +1,29 @@
 """Characters of Shakespeare to nanoGPT's published validation loss, 1.4697: nanoGPT beside dlrun on one GPU.
 
+    DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --race --nanogpt nanoGPT --limit 400 --json race.json \
+        --words trainer.compile=true trainer.graph=auto
     DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --tune --limit 120 --json tune.json
-    DLRUN_DATA=data python benchmarks/nanogpt_gpu.py --race --nanogpt nanoGPT --limit 400 --json race.json
 
 `--nanogpt` is a folder with train.py, model.py, configurator.py and config/train_shakespeare_char.py of
 github.com/karpathy/nanoGPT, unchanged; its train.bin, val.bin and meta.pkl are made here when they are absent.
 
---tune runs the candidates below as processes side by side and prints their validation losses as they come.
---race lets nanoGPT (its recipe, compiled; stopped when its own estimate is at the target) and dlrun
-(`experiment=shakespeare_gpu`, to its end) take turns. Of each it notes the seconds until the target was first seen:
+--race lets dlrun's recipes (to their ends) and nanoGPT (its recipe, compiled; stopped when its own estimate is at the
+target) take turns. `experiment=shakespeare_nanogpt` is nanoGPT's own recipe, `experiment=shakespeare_gpu` another one.
+Of each arm it notes the seconds until the target was first seen:
 
 - process_seconds: from the start of the process, with imports, compilation or capture;
 - loop_seconds: without them: from the tenth step on, and ten median steps for those before it;
 - step_seconds: the median step times the number of steps, so without evaluations too.
 
-Both models are then evaluated alike, in fp32 on the whole validation text, the last 111,540 characters, in windows of
-the context's length. Results are printed and written as they come; an arm that fails is noted.
+All models are then evaluated alike (nanogpt_alike.py). Results are printed and written as they come; an arm that fails
+is noted. --tune runs the candidates below, for `shakespeare_gpu`, as processes side by side and prints their validation
+losses as they come.
 """
 
 import argparse
 import itertools
 import json
 import os
-import pickle
 import platform
 import re
 import statistics
@@ -36,9 +37,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from nanogpt_alike import MARK, prepare
+
 TARGET = 1.4697
 WARM = 10  # steps after which everything is compiled
-RECIPE = "experiment=shakespeare_gpu"
+RECIPES = ["shakespeare_nanogpt", "shakespeare_gpu"]
+TUNED = "shakespeare_gpu"
 Result = dict[str, Any]
 
 CANDIDATES: dict[str, list[str]] = {
@@ -137,9 +141,10 @@ def nanogpt(folder: Path, out: Path, options: argparse.Namespace, limit: float, 
     }
 
 
-def dlrun(words: list[str], run: Path, options: argparse.Namespace, limit: float) -> Result:
-    """dlrun's command with the recipe."""
-    command = [sys.executable, "-m", "dlrun", "train", RECIPE, *(SMALL["dlrun"].split() if options.small else [])]
+def dlrun(recipe: str, words: list[str], run: Path, options: argparse.Namespace, limit: float) -> Result:
+    """dlrun's command with a recipe."""
+    command = [sys.executable, "-m", "dlrun", "train", f"experiment={recipe}"]
+    command += SMALL["dlrun"].split() if options.small else []
     command += [f"trainer.log_every={5 if options.small else WARM}", *words, f"hydra.run.dir={run}"]
     ran = Lines(command, None, limit)
     records = records_of(run)
@@ -152,7 +157,7 @@ def dlrun(words: list[str], run: Path, options: argparse.Namespace, limit: float
     typical = per_step([(a, b) for a, b in itertools.pairwise(logged) if not any(a[1] <= e < b[1] for e in evaluated)])
     start = max((at - r["time"] for at, r in zip(said, validations, strict=False)), default=0.0)
     return {
-        "arm": "dlrun",
+        "arm": recipe,
         "words": words,
         **timed(curve, [(start + at, step) for at, step in logged], typical, options.target),
         "whole_process_seconds": round(ran.seconds, 2),
@@ -199,106 +204,37 @@ def records_of(run: Path) -> list[Result]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def prepare(folder: Path) -> str:
-    """What nanoGPT's prepare.py makes of the text. Returns: the validation text."""
-    import numpy as np
-
-    text = Path(os.environ["DLRUN_DATA"], "tinyshakespeare.txt").read_text()
-    cut = int(len(text) * 0.9)
-    data = folder / "data" / "shakespeare_char"
-    if not (data / "val.bin").exists():
-        data.mkdir(parents=True, exist_ok=True)
-        characters = sorted(set(text))
-        number = {character: i for i, character in enumerate(characters)}
-        meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)), "stoi": number}
-        (data / "meta.pkl").write_bytes(pickle.dumps(meta))
-        for name, part in (("train", text[:cut]), ("val", text[cut:])):
-            np.array([number[character] for character in part], np.uint16).tofile(data / f"{name}.bin")
-    return text[cut:]
-
-
-def held_out_loss(forward: Callable[[Any], Any], numbers: list[int], context: int, device: str) -> float:
-    """Nats per character of the whole text, read in windows of `context` characters, the last one shorter."""
-    import torch
-
-    tokens = torch.tensor(numbers, device=device)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    count = (len(tokens) - 1) // context
-    cut = count * context
-    whole = [(tokens[:cut].view(count, context), tokens[1 : cut + 1].view(count, context))]
-    rest = [(tokens[cut:-1][None], tokens[cut + 1 :][None])] if cut < len(tokens) - 1 else []
-    batches = [pair for x, y in whole for pair in zip(x.split(64), y.split(64), strict=True)] + rest
-    with torch.inference_mode():
-        for x, y in batches:
-            total += torch.nn.functional.cross_entropy(forward(x).flatten(0, 1).float(), y.flatten(), reduction="sum")
-    return float(total) / (len(tokens) - 1)
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    """In a process of its own: both models by the same function."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    text = prepare(options.nanogpt)
-    result: Result = {}
-    checkpoint = Path(options.evaluate[0], "ckpt.pt")
-    if checkpoint.exists():
-        sys.path.insert(0, str(options.nanogpt))
-        from model import GPT, GPTConfig
-
-        content = torch.load(checkpoint, map_location=device, weights_only=True)
-        model = GPT(GPTConfig(**content["model_args"])).to(device).eval()
-        model.load_state_dict({key.removeprefix("_orig_mod."): value for key, value in content["model"].items()})
-        meta = pickle.loads((options.nanogpt / "data/shakespeare_char/meta.pkl").read_bytes())
-        numbers = [meta["stoi"][character] for character in text]
-        # Without targets it gives the last position only.
-        result["nanogpt"] = held_out_loss(lambda x: model(x, x)[0], numbers, model.config.block_size, device)
-    run = Path(options.evaluate[1])
-    if (run / "summary.json").exists():
-        import dlrun as product
-        from dlrun.text import numbering
-
-        ours = product.load(run)
-        known = ours.model.to(device)
-        spec = torch.load(run / "checkpoints/best.pt", weights_only=True)["spec"]
-        result["dlrun"] = held_out_loss(
-            known, list(numbering(vocabulary_of(spec))(text)), int(spec["shape"][0]), device
-        )
-    print("EVALUATED " + json.dumps(result), flush=True)
-
-
-def vocabulary_of(spec: Result) -> Any:
-    from dlrun.contracts import DataSpec
-
-    return DataSpec.from_dict(spec).vocabulary
-
-
 def race(options: argparse.Namespace, report: Result, end: float) -> None:
     prepare(options.nanogpt)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.rounds):
-            out, run = Path(folder, f"nanogpt{seed}"), Path(folder, f"dlrun{seed}")
-            note(report, options, dlrun([*options.words, f"seed={seed}"], run, options, end - time.monotonic()))
+            out = Path(folder, f"nanogpt{seed}")
+            runs = {recipe: Path(folder, str(seed), recipe) for recipe in options.recipes}
+            for recipe, run in runs.items():
+                result = dlrun(recipe, [*options.words, f"seed={seed}"], run, options, end - time.monotonic())
+                note(report, options, result)
             for compiled in (False,) if options.no_compile or options.small else (True, False):
                 left = end - time.monotonic()
                 result = nanogpt(options.nanogpt, out, options, left, seed, compiled)
                 note(report, options, result)
                 if result["curve"]:
                     break  # else it could not be compiled here
-            words = [sys.executable, __file__, "--nanogpt", str(options.nanogpt), "--evaluate", str(out), str(run)]
-            said = Lines(words, None, max(end - time.monotonic(), 60))
-            found = [line.removeprefix("EVALUATED ") for _, line in said.lines if line.startswith("EVALUATED")]
+            words = [sys.executable, str(Path(__file__).with_name("nanogpt_alike.py"))]
+            words += ["--nanogpt", str(options.nanogpt), "--checkpoint", str(out / "ckpt.pt")]
+            said = Lines([*words, "--run", *map(str, runs.values())], None, max(end - time.monotonic(), 60))
+            found = [line.removeprefix(MARK) for _, line in said.lines if line.startswith(MARK)]
             evaluated = json.loads(found[0]) if found else {"error": said.error}
-            note(report, options, {"arm": "both evaluated alike", "seed": seed, **evaluated})
-    reached = {
-        arm: [r for r in report["results"] if r["arm"] == arm and r.get("reached")] for arm in ("nanogpt", "dlrun")
-    }
-    if all(reached.values()):
-        ratios = {
-            clock: round(median_of(reached["nanogpt"], clock) / median_of(reached["dlrun"], clock), 2)
-            for clock in ("process_seconds", "loop_seconds", "step_seconds")
-        }
-        note(report, options, {"arm": "nanogpt over dlrun", **ratios})
+            note(report, options, {"arm": "evaluated alike", "seed": seed, **evaluated})
+    for recipe in options.recipes:
+        ours, theirs = (
+            [r for r in report["results"] if r["arm"] == arm and r.get("reached")] for arm in (recipe, "nanogpt")
+        )
+        if ours and theirs:
+            ratios = {
+                clock: round(median_of(theirs, clock) / median_of(ours, clock), 2)
+                for clock in ("process_seconds", "loop_seconds", "step_seconds")
+            }
+            note(report, options, {"arm": f"nanogpt over {recipe}", **ratios})
 
 
 def median_of(results: list[Result], key: str) -> float:
@@ -316,7 +252,7 @@ def tune(options: argparse.Namespace, report: Result, end: float) -> None:
         processes = {}
         for name in names:
             words = [*CANDIDATES.get(name, name.split()), *small, *options.words, f"hydra.run.dir={runs[name]}"]
-            command = [sys.executable, "-m", "dlrun", "train", RECIPE, *words]
+            command = [sys.executable, "-m", "dlrun", "train", f"experiment={TUNED}", *words]
             with logs[name].open("w") as log:
                 processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         shown = dict.fromkeys(names, 0)
@@ -369,11 +305,11 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tune", action="store_true")
     what.add_argument("--race", action="store_true")
-    what.add_argument("--evaluate", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--nanogpt", type=Path, default=Path("nanoGPT"))
     parser.add_argument("--nanogpt-words", default="", help="in one string, such as '--eval_interval=125'")
     parser.add_argument("--no-compile", action="store_true", help="nanoGPT without torch.compile")
     parser.add_argument("--candidates", nargs="+", help="names of candidates, or overrides in one string each")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="experiments of dlrun that race")
     parser.add_argument("--words", nargs="*", default=[], help="overrides for dlrun, in all runs")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--target", type=float, default=TARGET)
@@ -382,9 +318,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.nanogpt = options.nanogpt.absolute()
-    if options.evaluate:
-        evaluate(options)
-        return
     end = time.monotonic() + options.limit
     report: Result = {**machine(), "command": " ".join(sys.argv), "target": options.target, "results": []}
     (race if options.race else tune)(options, report, end)

@@ -4,8 +4,8 @@ One that looks at the data asks for `inputs` by name: a function that gives so m
 the training split, ready for the model and without augmentation. The others know the model alone.
 
 Each fills the weights of linear, convolutional and recurrent layers and of attention, matrix by matrix where one tensor
-holds several (gates, groups, queries and keys and values), and sets their biases to zero. Norms and embeddings keep
-what they have.
+holds several (gates, groups, queries and keys and values), and sets their biases to zero. Norms keep what they have,
+and so do embeddings but for `gpt2`.
 With weight norm, w = g · v / ‖v‖, it is v that is filled, and g becomes ‖v‖, so that w is what was drawn.
 """
 
@@ -66,6 +66,37 @@ def truncated_normal(model: nn.Module, *, std: PositiveFloat = 0.02, cutoff: Pos
     `std` is that of the whole normal; the truncated one's is smaller, .88 of it at cutoff 2.
     """
     _apply(model, lambda weight: nn.init.trunc_normal_(weight, std=std, a=-cutoff * std, b=cutoff * std))
+
+
+def gpt2(model: nn.Module, *, std: PositiveFloat = 0.02, residual: str = "*.inner.output") -> None:
+    """Normal with mean 0 and one `std` for matrices, embeddings and learned positions, whatever their size.
+
+    Linear layers that end a residual branch, n of them, have std / √n, so that the sum of the branches does not grow
+    with the depth. Norms keep what they have.
+
+    Args:
+        residual: of the names of these layers within the model; * stands for any characters. Transformers of this
+            package call them `attention.inner.output` and `feed_forward.inner.output`; nanoGPT `c_proj`.
+
+    Raises: ConfigError if no linear layer has such a name.
+    Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, sec. 2.3.
+    """
+    ends = [
+        module
+        for name, module in model.named_modules()
+        if fnmatch.fnmatchcase(name, residual) and isinstance(module, nn.Linear)
+    ]
+    if not ends:
+        raise ConfigError(
+            f"init=gpt2 found no linear layer named '{residual}' in this model: it needs a transformer (such as "
+            "model=gpt), or init.residual with the name of the layers that end its residual branches"
+        )
+    _apply(model, lambda weight: nn.init.normal_(weight, std=std))
+    for table in _embeddings(model):
+        nn.init.normal_(table, std=std)
+    with torch.no_grad():
+        for layer in ends:
+            layer.weight.div_(math.sqrt(len(ends)))
 
 
 def zero_last_norm(model: nn.Module, *, pattern: str = "*last_norm") -> None:
@@ -153,6 +184,14 @@ def weights(model: nn.Module) -> Iterator[Tensor]:
                 seen.add(id(parameter))
                 for matrix in _matrices(module, name, parameter):
                     yield from matrix.chunk(parts)
+
+
+def _embeddings(model: nn.Module) -> Iterator[Tensor]:
+    """Tables of embeddings and of positions."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) or "embed" in name:
+                yield parameter
 
 
 def _owned(module: nn.Module) -> dict[str, Tensor]:

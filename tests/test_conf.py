@@ -225,6 +225,8 @@ def init(name: str, tmp_path: Path) -> None:
         blocks += (f"init.path={tmp_path / 'weights.pt'}",)
     if name == "whitening":
         blocks = ("model=whitened_cnn", "model.widths=[8,8]")
+    if name == "gpt2":
+        blocks = ("model=transformer", "model.width=16")
     config = composed(f"init={name}", "data=digits", *blocks)
     splits = build.build_data(config)
     seed_everything(0)

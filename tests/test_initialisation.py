@@ -13,6 +13,7 @@ from dlrun import initialisation as init
 from dlrun.contracts import DataSpec, Kind, Task
 from dlrun.errors import ConfigError
 from dlrun.models.mlp import mlp
+from dlrun.models.transformer import transformer
 from dlrun.models.whitened_cnn import whitened_cnn
 
 SPEC = DataSpec("wine", Task.CLASSIFICATION, Kind.VECTOR, (13,), 3)
@@ -127,6 +128,36 @@ def test_norms_embeddings_and_the_default_are_left_alone():
     init.xavier(model)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)]
     assert changed == ["2.weight", "2.bias"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gpt2_starts_every_table_and_matrix_at_one_deviation_and_the_ends_of_branches_lower(tied):
+    spec = DataSpec("text", Task.LANGUAGE_MODELLING, Kind.TOKENS, (64,), 65, vocabulary_size=65)
+    model = transformer(spec, width=64, depth=3, heads=2, positions="learned", tie_weights=tied)
+    init.gpt2(model, std=0.05)
+    ends = 0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            assert torch.equal(parameter, torch.full_like(parameter, "norm" in name and "weight" in name))
+            continue
+        end = name.endswith("inner.output.weight")
+        ends += end
+        # At least 4096 numbers: the relative standard error of a deviation is at most 1.1 %.
+        assert parameter.std().item() == pytest.approx(0.05 / math.sqrt(6 if end else 1), rel=0.06), name
+    assert ends == 6
+
+
+def test_gpt2_finds_foreign_ends_by_pattern():
+    model = nn.ModuleDict({"c_fc": nn.Linear(100, 400), "c_proj": nn.Linear(400, 100), "mlp_c_proj": nn.Linear(400, 9)})
+    init.gpt2(model, residual="*c_proj")
+    deviations = [layer.weight.std().item() for layer in model.values()]
+    assert deviations == pytest.approx([0.02, 0.02 / 2**0.5, 0.02 / 2**0.5], rel=0.06)
+    assert not any(layer.bias.any() for layer in model.values())
+
+
+def test_gpt2_without_such_layers_is_refused():
+    with pytest.raises(ConfigError, match=r"no linear layer named '\*.inner.output'.*model=gpt.*init.residual"):
+        init.gpt2(mlp(SPEC))
 
 
 def test_zero_last_norm_makes_residual_blocks_the_identity():
