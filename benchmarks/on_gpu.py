@@ -40,7 +40,8 @@ def parts(out: Path, airbench: Path | None, nanogpt: Path | None) -> dict[str, P
     tests = [str(path) for path in sorted((ROOT / "tests").glob("test_gpu*.py"))]
     found = {"tests": Part(150, ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *tests])}
     if nanogpt:
-        race = script("nanogpt_gpu", "--race", "--nanogpt", str(nanogpt), "--limit", "210")
+        compiled = ["--words", "trainer.compile=true", "trainer.graph=auto"]
+        race = script("nanogpt_gpu", "--race", "--nanogpt", str(nanogpt), "--limit", "210", *compiled)
         found["nanogpt_gpu"] = Part(220, race)
     if airbench:
         race = script("cifar10_94", "--airbench", str(airbench), "--n", "20", "--seconds", "150")
