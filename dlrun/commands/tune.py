@@ -29,7 +29,7 @@ says what a tune file may hold.
   tune.pruner         median, hyperband, asha, patient, none
   tune.budget.trials, tune.budget.time=30m, tune.budget.device_hours; of one trial .trial_time=5m, .trial_memory=8GB
   tune.jobs           trials at a time; null: as many as the machine takes
-  tune.storage        null: study.db in the study's folder; journal; FILE.db; the URL of a database
+  tune.storage        null: study.db in the search's folder; journal; FILE.db; the URL of a database
   tune.seeds          how often the winner is trained and tested; 0: not at all
 """
 

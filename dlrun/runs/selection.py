@@ -1,15 +1,17 @@
-"""The runs that words name: paths, folders of runs, sweeps, run ids, `last`, globs."""
+"""The runs that words name: paths, folders of runs, sweeps, searches, run ids, `last`, globs."""
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from dlrun.errors import UsageError, did_you_mean
-from dlrun.runs.directory import RUNS, SWEEPS, RunDirectory, find_run
+from dlrun.runs.directory import RUNS, STUDIES, SWEEPS, RunDirectory, find_run
 
 OUTPUTS = RUNS.parent
+MANY = (SWEEPS, STUDIES)  # where the folders of sweeps and searches are
 DEPTH = 4  # folders below the one that is named
 
 
@@ -26,6 +28,21 @@ def find_runs(words: Sequence[str]) -> list[Path]:
         if not found:
             raise UsageError(f"there is no run yet below {OUTPUTS.absolute()}; begin one: dlrun train.")
     return list(dict.fromkeys(path.absolute() for path in found))
+
+
+def find_folder(word: str, place: Path, record: str) -> Path | None:
+    """The folder of many runs that `word` names, by its path, name or id; None if it names none, or several.
+
+    Args:
+        place: where such folders are.
+        record: the file that each of them has.
+    """
+    if (Path(word) / record).is_file():
+        return Path(word)
+    if not re.fullmatch(r"[\w-]{4,}", word):
+        return None
+    found = [path.parent for path in place.glob(f"*{word}/{record}")]
+    return found[0] if len(found) == 1 else None
 
 
 def runs_below(folder: Path, depth: int = DEPTH) -> list[Path]:
@@ -57,13 +74,13 @@ def _named(word: str) -> list[Path]:
         raise UsageError(f"'{word}' matches no run; without a pattern all below {OUTPUTS} are compared.")
     if path.exists():
         raise UsageError(f"{word} is a file; give the folder of a run or of runs.")
-    sweeps = sorted(match for match in SWEEPS.glob(f"*{glob.escape(word)}") if match.is_dir())
-    if len(sweeps) == 1 and (found := runs_below(sweeps[0])):
+    folders = [match for place in MANY for match in place.glob(f"*{glob.escape(word)}") if match.is_dir()]
+    if len(folders) == 1 and (found := runs_below(folders[0])):
         return found
     try:
         return [find_run(word).path]
     except UsageError as error:
-        near = did_you_mean(word, [one.name for one in SWEEPS.glob("*")])
+        near = did_you_mean(word, [one.name for place in MANY for one in place.glob("*")])
         raise UsageError(f"{error}{'' if 'Did you mean' in str(error) else near}") from None
 
 

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dlrun.errors import UsageError
 from dlrun.runs.directory import SWEEPS
 from dlrun.runs.files import write_json
+from dlrun.runs.selection import find_folder
 
 if TYPE_CHECKING:
     from dlrun.sweeps.jobs import Job
@@ -128,12 +128,7 @@ def folder_for(identity: str, fresh: bool) -> Path:
 
 def find_sweep(word: str) -> Path | None:
     """The folder of the sweep that `word` names, by its path, name or id; None if it names none, or several."""
-    if (Path(word) / NAME).is_file():
-        return Path(word)
-    if not re.fullmatch(r"[\w-]{4,}", word):
-        return None
-    found = [path.parent for path in SWEEPS.glob(f"*{word}/{NAME}")]
-    return found[0] if len(found) == 1 else None
+    return find_folder(word, SWEEPS, NAME)
 
 
 def _now() -> str:

@@ -210,7 +210,7 @@ def _storage(text: str | None) -> list[str]:
     if text is None or text == "journal" or text.endswith((".db", ".log", ".journal")) or text.startswith(SCHEMES):
         return []
     return [
-        "tune.storage must be null (study.db in the study's folder), journal, a file FILE.db or FILE.journal, or the "
+        "tune.storage must be null (study.db in the search's folder), journal, a file FILE.db or FILE.journal, or the "
         f"URL of a database such as postgresql://user@host/name, got '{text}'."
     ]
 

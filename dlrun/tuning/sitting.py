@@ -139,7 +139,7 @@ def _record(folder: StudyFolder, content: dict[str, Any], study: Study, asked: A
 def _leave(asked: Asked, folder: StudyFolder, study: Study, best: Sequence[FrozenTrial]) -> list[str]:
     """Write the winner's recipe and the pictures. Returns: lines that say where they are."""
     run = run_of(folder, best[0])
-    lines = [f"study    {folder}", f"best     {run}"]
+    lines = [f"search   {folder}", f"best     {run}"]
     composed = asked.composer.of(best[0].params, run_dir=folder.path)
     shown = os.path.relpath(folder.best.parents[1])
     again = command(folder.best, asked.config_dir, shown)

@@ -205,7 +205,7 @@ class StudyFolder:
             content = json.loads(self.record.read_text(encoding="utf-8"))
             return dict(content)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self} is not a study of dlrun tune: tune.json cannot be read ({error}).") from None
+            raise UsageError(f"{self} is not a search of dlrun tune: tune.json cannot be read ({error}).") from None
 
     def write(self, content: Mapping[str, Any]) -> None:
         write_json(self.record, content)
@@ -245,10 +245,10 @@ def find(asked: Asked) -> StudyFolder:
     folder = StudyFolder(path)
     if is_study(path):
         if (known := folder.read().get("id")) != asked.id:
-            raise UsageError(f"tune.folder={wanted} holds another study ({known}); choose another folder.")
+            raise UsageError(f"tune.folder={wanted} holds another search ({known}); choose another folder.")
         return folder
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"tune.folder={wanted} is not empty and holds no study; choose another folder.")
+        raise UsageError(f"tune.folder={wanted} is not empty and holds no search; choose another folder.")
     return folder
 
 
@@ -268,7 +268,7 @@ def begin(folder: StudyFolder, asked: Asked, command: str) -> None:
             }
         )
     except OSError as error:
-        raise UsageError(f"the study's folder {folder} cannot be written: {error.strerror or error}.") from None
+        raise UsageError(f"the search's folder {folder} cannot be written: {error.strerror or error}.") from None
 
 
 def ask_again(folder: StudyFolder) -> Asked:
@@ -278,6 +278,6 @@ def ask_again(folder: StudyFolder) -> Asked:
     if asked.id != content["id"]:
         raise ResumeError(
             f"{folder} cannot be continued: its words now give another configuration (id {asked.id}, then "
-            f"{content['id']}), as a file in conf/ has changed; undo that, or begin a new study: {content['command']}"
+            f"{content['id']}), as a file in conf/ has changed; undo that, or begin a new search: {content['command']}"
         )
     return asked

@@ -119,9 +119,9 @@ def test_a_database_of_another_version(tiny, database):
 def test_a_folder_that_holds_something_else(tiny, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
-    tiny("tune.folder=other").must_refuse("tune.folder=other is not empty and holds no study")
+    tiny("tune.folder=other").must_refuse("tune.folder=other is not empty and holds no search")
     (tmp_path / "other" / "tune.json").write_text('{"id": "12345678"}')
-    tiny("tune.folder=other").must_refuse("holds another study (12345678)")
+    tiny("tune.folder=other").must_refuse("holds another search (12345678)")
 
 
 def test_two_searches_at_once_in_one_folder(tmp_path):

@@ -257,9 +257,11 @@ def test_words_that_name_runs(runs: Path, tmp_path: Path, monkeypatch: pytest.Mo
     sweep = tmp_path / "outputs" / "sweeps" / "2026-11-26_10-00-00_1d3efb9d"
     made = [make_run(sweep / f"{i}_seed={i}", {"seed": i}) for i in range(2)]
     made.append(make_run(tmp_path / "outputs" / "runs" / "latest", provenance={"run_id": "0dfbcd4f"}))
+    make_run(tmp_path / "outputs" / "tune" / "2026-11-26_10-00-00_mine_9c0d1e2f" / "trials" / "0", {"seed": 7})
     os.utime(made[2] / "provenance.json", (2e9, 2e9))
     monkeypatch.chdir(tmp_path)
-    for words, count in {(): 3, ("1d3efb9d",): 2, ("last",): 1, ("0dfb",): 1, ("outputs", str(sweep)): 3}.items():
+    counts = {(): 4, ("1d3efb9d",): 2, ("9c0d1e2f",): 1, ("last",): 1, ("0dfb",): 1, ("outputs", str(sweep)): 4}
+    for words, count in counts.items():
         assert len(compare(words, group_by=["none"]).records) == count
     with pytest.raises(UsageError, match="Did you mean '2026-11-26_10-00-00_1d3efb9d'"):
         compare(["2026-11-26_10-00-00_1d3efb90"])

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from dlrun.commands import resume
 from dlrun.config.compose import compose
 from dlrun.config.identity import run_id
 from dlrun.config.location import CONF
 from dlrun.runs.directory import RunDirectory
 from dlrun.tuning.recipe import recomposed, write_experiment
 from dlrun.tuning.settings import read_settings
-from dlrun.tuning.sitting import resume_study, tune
+from dlrun.tuning.sitting import tune
 from dlrun.tuning.space import word
 from dlrun.tuning.study import STUDIES, Composer, ask
 
@@ -65,7 +66,7 @@ def test_a_search_ends_with_a_tested_winner_and_its_recipe(here, capsys):
 
     # The same words again repeat nothing; more trials are added to those there are.
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")}
-    assert resume_study(folder) == 0
+    assert resume.run([content["id"]]) == 0
     assert tune(["tune=moons", "tune.budget.trials=4", "tune.seeds=0"], "mine") == 0
     assert [path.name for path in STUDIES.iterdir()] == [folder.name]
     assert len(list((folder / "trials").iterdir())) == 4
