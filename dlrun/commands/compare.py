@@ -25,11 +25,11 @@ dlrun compare --versus 1,2                           do two rows differ by more 
 dlrun compare --plot                                 curves with bands over seeds, to compare.png
 dlrun compare --plot lr.png --plot-by optimizer.lr   the metric against a key; a heat map for two
 
-dlrun compare [RUN|DIR|SWEEP|GLOB…] [OPTIONS]
+dlrun compare [RUN|FOLDER|SWEEP|SEARCH|PATTERN…] [OPTIONS]
 
   --metric NAME,…      what is shown (accuracy: of val and test); by default what the runs monitored, and it on test
   --by NAME            what the rows are ordered by: a metric, a key, seconds, parameters
-  --group-by KEY,…     what makes a row; by default all but seed, data.split_seed and data.fold; none: each run
+  --group-by KEY,…     what makes a row; by default all but seeds and data.fold; none: each run
   --where CONDITION    may be repeated; keys may be short (lr) where only one ends so
   --columns NAME,…     in place of the keys that differ and of costs; also id, run, started, commit, device, epochs
   --limit N            rows shown (0: all; 40 in a table)

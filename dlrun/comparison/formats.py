@@ -71,7 +71,7 @@ def headline(comparison: Comparison) -> str:
     runs, rows = len(comparison.records), len(comparison.rows)
     counted = f"{runs} run{'s' * (runs != 1)}"
     if rows < runs:
-        counted += f" in {rows} group{'s' * (rows != 1)}"
+        counted += f" in {rows} row{'s' * (rows != 1)}"
     better = "higher" if higher_is_better(comparison.by) else "lower"
     order = f"by {comparison.by} ({better} is better)" if "/" in comparison.by else f"by {comparison.by}"
     repeats = "; mean ± std [95 % interval of the mean] over repeats" if rows < runs else ""

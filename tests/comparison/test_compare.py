@@ -250,7 +250,7 @@ def test_from_python(runs: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(found.records) == 4
     assert found.to_dicts()[0]["n"] in {1, 3}
     assert found.rows[0].values == dlrun.compare("a0", "b*", by="seconds", where="seed<5").rows[0].values
-    assert str(found).startswith("4 runs in 2 groups, by seconds; mean")
+    assert str(found).startswith("4 runs in 2 rows, by seconds; mean")
 
 
 def test_words_that_name_runs(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
