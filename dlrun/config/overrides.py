@@ -177,6 +177,8 @@ def _reason(word: str, error: HydraException) -> str:
     key, _, value = word.partition("=")
     if not re.fullmatch(r"[+~]{0,2}\w[\w@/-]*(\.[\w@/-]+)*", key, re.ASCII):
         return f"'{key}' is no key, such as trainer.epochs"
+    if re.search(r"[{,]\s*(['\"]).*?\1\s*:", value):
+        return "a key in braces has no quotation marks, as in {*.bias: 1}"
     said = [line.strip().rstrip(".") for line in str(error).splitlines() if " while evaluating " in line]
     if said or "'" in value:
         return said[0] if said else "Hydra's grammar has no such value"

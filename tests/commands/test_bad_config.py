@@ -246,6 +246,7 @@ GRAMMAR = {
     "train model.widths={10": ["{ and } do not pair"],
     "train name=a'b": ["name=a'b", "quotation mark"],
     "train name=a=b": ["name=a=b", "quoted", "\"name='a=b'\""],
+    'train trainer.freeze={"*":always}': ["a key in braces has no quotation marks"],
     "train model.widths=10,20": ["model.widths=10,20", "add -m", "model.widths=[10,20]"],
     "train seed=range(5)": ["seed=range(5)", "add -m"],
     "train data.delimiter=;": ["data.delimiter=;", "\"data.delimiter=';'\""],
