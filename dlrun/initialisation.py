@@ -293,7 +293,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ConfigError(f"init.path: there is no file {file}") from None
+        raise ConfigError(f"init.path: there is no file {file}; give the folder of a run, or a .pt file") from None
     except Exception as error:
         raise ConfigError(f"init.path={file} cannot be read as weights: {str(error).splitlines()[0]}") from None
     if isinstance(content, dict) and "state" in content:  # last.pt: what would be evaluated, as for `dlrun evaluate`
