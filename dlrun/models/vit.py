@@ -44,7 +44,8 @@ def vit(
         depth: blocks.
         heads: of each attention; divides `width`.
         expansion: units of the feed-forward part are so many times `width`, two thirds of it if gated.
-        activation: of the feed-forward part: gelu, relu, silu, or the gated swiglu and geglu (arXiv:2002.05202).
+        activation: of the feed-forward part: gelu, relu, its square relu2 (arXiv:2109.08668), silu, or the gated swiglu
+            and geglu (arXiv:2002.05202).
         norm: over the features of each token.
         positions: a learned vector for each patch, or sines of row and column, which stay as they are.
         readout: how the outputs become one vector: mean over the patches (arXiv:2205.01580), or what a token of its
