@@ -26,7 +26,9 @@ Try:
 Commands:
 {chr(10).join(f"  {name:<12}{line}" for name, line in COMMANDS.items())}
 
-More about one: dlrun COMMAND --help. Version: dlrun --version."""
+More about one: dlrun COMMAND --help. Version: dlrun --version.
+A RUN is named by its folder, its id or the beginning of it, or `last`. $DLRUN_DATA is the folder with published data
+sets (else data/); with DLRUN_DEBUG=1 a message comes with its traceback."""
 
 INTERRUPTED = 130  # what a shell reports for a program ended by SIGINT
 BROKEN_PIPE = 141  # and by SIGPIPE

@@ -3,10 +3,10 @@
 COMMANDS = {
     "train": "train a model, or with -m many, one run for each combination",
     "tune": "search for the best configuration, stopping bad trials early",
-    "resume": "continue a run where it stopped, to the bit",
-    "evaluate": "measure a trained run again, on any split",
+    "resume": "continue a run, a sweep or a search where it stopped, to the bit",
+    "evaluate": "measure trained runs again, by every metric, on any split, alone or together",
     "compare": "a leaderboard of runs: means over seeds, tests between rows, pictures",
-    "predict": "apply a trained run to images, a folder or rows of a table",
+    "predict": "apply a trained run to images, tables, texts or time series",
     "plan": "show what train would do (shapes, parameters, steps, lr); trains nothing",
     "profile": "show where a training step's time goes, and what would make it faster",
     "bench": "measure this machine: arithmetic, memory, training steps; and what follows",

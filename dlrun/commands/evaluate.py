@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CELL = 12  # characters of a number in the table
 
 HELP = """\
-dlrun evaluate RUN… [split=test] [checkpoint=best] [temperature=fit] [mc_dropout=20] [device=auto]
+dlrun evaluate RUN… [OPTIONS]      loss and every metric of the task, of trained runs alone or together
 
   dlrun evaluate last
   dlrun evaluate 1a2b3c4d split=val checkpoint=last
@@ -24,8 +24,13 @@ dlrun evaluate RUN… [split=test] [checkpoint=best] [temperature=fit] [mc_dropo
   dlrun evaluate RUN temperature=fit          probabilities scaled to suit the validation split; or a number
   dlrun evaluate RUN mc_dropout=20            the mean of so many predictions with dropout active
 
-split is train, val or test; checkpoint is best (of the validations), last or snapshots. Of one run, the numbers are
-kept in its evaluation.json, and a classification's pictures in plots/confusion.png and plots/reliability.png.
+  split=test|val|train
+  checkpoint=best|last|snapshots    best: of the validations
+  temperature=fit|T, mc_dropout=N   as above
+  device=auto|cpu|cuda|mps
+
+Of one run, the numbers are kept in its evaluation.json, and a classification's pictures in plots/confusion.png and
+plots/reliability.png.
 """
 
 OPTIONS = {

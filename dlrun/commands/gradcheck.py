@@ -20,7 +20,7 @@ dlrun gradcheck [OVERRIDES] [coordinates=5]    compare backpropagation with fini
   dlrun gradcheck model=mlp model.norm=batch norm=train
   dlrun gradcheck --config-dir mine model=my_model coordinates=20
 
-The words are those of `dlrun train`. For some numbers θ of every parameter tensor, drawn by the seed, the gradient is
+OVERRIDES are those of `dlrun train`. For some numbers θ of every parameter tensor, drawn by the seed, the gradient is
 set beside (L(θ + ε) - L(θ - ε)) / 2ε in float64, dropout off, on 16 examples of the first batch. Shown is the largest
 relative error of each tensor. Exit code 1 if one is above the tolerance.
 

@@ -18,6 +18,7 @@ dlrun list --config-dir mine model    your own choices too
 
 dlrun list [--config-dir FOLDER] [GROUP [CHOICE]]"""
 
+COMMON = {"data": "data set", "scheduler": "schedule"}  # what one of a group is called, where not as the group
 UNLIMITED = 10_000  # characters; a line per choice for grep and other programs
 
 FLAGS = ("--config-dir",)
@@ -102,7 +103,7 @@ def _one(catalog: Catalog, choice: Choice, width: int) -> str:
     sections = ["\n".join(about), keys_text(own, width) if own else "  Nothing to set."]
     if common:
         shared = keys_text([key for key in all_keys if key.name in common], width)
-        sections.append(f"Common to every {choice.group}:\n{shared}")
+        sections.append(f"Common to every {COMMON.get(choice.group, choice.group)}:\n{shared}")
     return "\n\n".join(sections)
 
 

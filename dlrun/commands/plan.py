@@ -19,7 +19,7 @@ dlrun plan [OVERRIDES]         what would run; trains and writes nothing
   dlrun plan optimizer=sgd scheduler=onecycle scheduler.warmup=2ep
 
 Shows the configuration, the data's splits, every layer with its shape and parameters, the steps, the course of the
-learning rate, the optimizer's parameter groups, and the memory a step takes. The words are those of `dlrun train`.
+learning rate, the optimizer's parameter groups, and the memory a step takes. OVERRIDES are those of `dlrun train`.
 """
 
 FLAGS = CONFIG_FLAGS

@@ -24,7 +24,7 @@ dlrun profile [OVERRIDES] [steps=50] [out=FOLDER]    where a training step's tim
   dlrun profile model=mlp data.batch_size=4096 steps=200
   dlrun profile data=image_folder data.path=photos out=profiles/photos
 
-The words are those of `dlrun train`. Some steps are done, a few seconds in all: shown are the phases of a step, the
+OVERRIDES are those of `dlrun train`. Some steps are done, a few seconds in all: shown are the phases of a step, the
 operators that take longest, operations per second beside what this machine can do at most, and which settings would
 make it faster, each with the number that says so. The trace of torch's profiler is for https://ui.perfetto.dev;
 profile.json beside it holds all numbers.

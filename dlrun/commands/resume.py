@@ -20,7 +20,8 @@ dlrun resume RUN | SWEEP | SEARCH    go on exactly where a run, a sweep of many 
   dlrun resume outputs/tune/2026-11-21_10-00-00_mlp_digits_9c0d1e2f    of `dlrun tune`; or its id, 9c0d1e2f
 
 The last intact checkpoint is taken up; a damaged one is detected and the one before it used.
-The result is that of the run that was never stopped: same weights, same metrics.jsonl.
+The result is that of the run that was never stopped: same weights, same metrics.jsonl (of
+runs that a sweep trains as one stack: but for rounding).
 Of a sweep, what is finished stays, what was interrupted goes on, what failed is tried again.
 """
 

@@ -20,23 +20,25 @@ dlrun train [OVERRIDES]        train one run, test it, record it
   dlrun train data=mnist model=cnn optimizer=sgd optimizer.lr=0.1 scheduler=onecycle
   dlrun train trainer.epochs=5 trainer.precision=bf16 trainer.clip.norm=1
   dlrun train trainer.early_stopping=null seed=3
-  dlrun train augment=[translate,cutout] data.limit=0.1
+  dlrun train 'augment=[translate,cutout]' data.limit=0.1
+  dlrun train experiment=mnist_cnn                    a recipe: choices and values whose result is known
   dlrun train -m optimizer=sgd,adamw seed=0,1,2       every combination, one run each
   dlrun train --config-dir mine model=my_model        parts of your own: mine/model/my_model.yaml
-  dlrun train --config-path RUN --config-name config  a recorded run again
+  dlrun train --config-path RUN --config-name config  a recorded run again, RUN being its folder
 
 A choice is GROUP=NAME, a value KEY=VALUE; `dlrun list GROUP` shows the choices of a group,
 `dlrun list GROUP NAME` the keys of one, `dlrun plan OVERRIDES` what would run.
 
-  -m, --multirun       run every combination of the values given with commas; the same words again go on where
-                       they stopped, and repeat nothing. hydra.launcher.jobs=N at a time, .timeout=30m, .memory=8GB,
-                       .retries=1, .fail_fast=true; hydra.sweeper.sampler=random|sobol|latin .samples=20, .zip=[A,B]
+  -m, --multirun       run every combination of the values given with commas; the same command again goes on
+                       where it stopped, and repeats nothing. hydra.launcher.jobs=N at a time, .per_device=N on a GPU,
+                       .timeout=30m, .memory=8GB, .retries=1, .fail_fast=true, .stack=false, .fresh=true;
+                       hydra.sweeper.sampler=random|sobol|latin .samples=20 .seed=1, .zip=[A,B], .max_jobs=1000
   --yes                more than hydra.sweeper.max_jobs are meant
   --cfg job [--resolve]  print the configuration and stop
   --info [WHAT]        Hydra's account of how it was composed
-  --config-dir DIR     look for choices in DIR as well
-  --config-path DIR --config-name NAME   begin with another configuration
-  hydra.run.dir=DIR    record the run in DIR
+  --config-dir FOLDER  look for choices in FOLDER as well
+  --config-path FOLDER --config-name NAME   begin with another configuration
+  hydra.run.dir=FOLDER   record the run there; hydra.sweep.dir=FOLDER   the runs of -m
   --hydra-help         Hydra's own help
 """
 

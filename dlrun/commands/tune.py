@@ -31,6 +31,8 @@ says what a tune file may hold.
   tune.jobs           trials at a time; null: as many as the machine takes
   tune.storage        null: study.db in the search's folder; journal; FILE.db; the URL of a database
   tune.seeds          how often the winner is trained and tested; 0: not at all
+  tune.defaults_first whether trial 0 is the configuration as it is without the search
+  tune.folder         where to record it; null: in outputs/tune/
 """
 
 FLAGS = ("--config-dir",)

@@ -57,7 +57,7 @@ def test_a_choice_shows_its_settings(words, capsys):
 
 def test_what_is_common_to_a_group_stands_apart(capsys):
     command.run(["data", "digits"])
-    own, _, common = capsys.readouterr().out.partition("Common to every data:")
+    own, _, common = capsys.readouterr().out.partition("Common to every data set:")
     assert "data.val_fraction=0.1" in common
     assert "data.val_fraction" not in own
 
