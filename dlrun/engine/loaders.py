@@ -9,11 +9,13 @@ CUDA graph together with the step (dlrun/engine/capture.py).
 
 from __future__ import annotations
 
+import atexit
 import copy
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -260,6 +262,14 @@ class StreamingLoader(Loader):
             worker_init_fn=_leave_signals,
             multiprocessing_context="forkserver" if workers and device.type == "cuda" else None,
         )
+        if workers:
+            _WITH_WORKERS.add(self)
+
+    def close(self) -> None:
+        """End the workers, if any have begun."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def draws(self, epoch: int, first: int = 0) -> Iterator[Draw]:
         self._order.epoch, self._order.first = epoch, first
@@ -281,6 +291,16 @@ def _leave_signals(_: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM go to all processes of a group; the one that trains decides when workers end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+_WITH_WORKERS: WeakSet[StreamingLoader] = WeakSet()
+
+
+@atexit.register  # after torch's own and multiprocessing's are registered, so before they are run
+def _end_workers() -> None:
+    """At the end Python sends workers a SIGTERM and waits for them, for ever if they ignore it."""
+    for loader in list(_WITH_WORKERS):
+        loader.close()
 
 
 class _Batches:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,6 +58,27 @@ def test_streaming_and_resident_give_the_same_batches_from_any_step_on(workers):
             assert torch.equal(a.inputs, b.inputs)
             assert torch.equal(a.targets, b.targets)
     assert torch.equal(torch.get_rng_state(), state)  # dropout must not depend on how often a loader was entered
+
+
+ENTER_AND_END = """
+import torch
+from dlrun.contracts import Arrays, DataSpec, Kind, Task
+from dlrun.engine.loaders import Preparation, StreamingLoader
+
+device, spec = torch.device("cpu"), DataSpec("toy", Task.CLASSIFICATION, Kind.VECTOR, (1,), 4)
+data = Arrays(torch.zeros(8, 1), torch.arange(8))
+prepare = Preparation(spec, (), 0, device)
+loader = StreamingLoader(data, 2, lambda e: torch.arange(8), prepare, device, False, workers=1)
+batches = loader.epoch(0)
+next(batches)
+"""
+
+
+def test_a_process_ends_though_its_workers_leave_signals_to_it():
+    done = subprocess.run(
+        [sys.executable, "-c", ENTER_AND_END], timeout=120, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class Noisy(Arrays):
