@@ -34,7 +34,7 @@ def test_there_are_cells():
 @pytest.mark.parametrize("words", CELLS, ids=" ".join)
 def test_every_technique_is_a_setting(words: list[str]):
     context = [] if any(word.startswith("model=") for word in words) else context_of(words)
-    compose([*context, *[word.replace("=RUN", "=runs/one") for word in words]])
+    compose([*context, *[word.replace("=FOLDER", "=runs/one") for word in words]])
 
 
 def context_of(words: list[str]) -> list[str]:
