@@ -1,4 +1,4 @@
-"""What docs/techniques.md says can be typed, can be: every word of its tables composes and passes the check."""
+"""What the tables of docs/techniques.md and docs/tasks.md say can be typed, can be; what pages link to is there."""
 
 import re
 import shlex
@@ -8,7 +8,9 @@ import pytest
 
 from dlrun.config.compose import compose
 
-PAGE = (Path(__file__).parent.parent / "docs" / "techniques.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "techniques.md").read_text()
+EXAMPLES = re.findall(r"^\| (`\w+=[^|]*)\|", (DOCS / "tasks.md").read_text(), re.MULTILINE)  # the table headed `data.`
 ROWS = [row.split("|")[2] for row in PAGE.splitlines() if row.startswith("| ") and "| how |" not in row]
 
 
@@ -45,3 +47,14 @@ def context_of(words: list[str]) -> list[str]:
     if key.startswith("loss."):
         return ["loss=cross_entropy"]
     return []
+
+
+@pytest.mark.parametrize("words", [words for cell in EXAMPLES for words in commands(cell)], ids=" ".join)
+def test_every_key_of_the_data_is_a_setting(words: list[str]):
+    compose([f"data.{word}" for word in words])
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path):
+    names = re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text())
+    assert [name for name in names if not (page.parent / name).is_file()] == []
