@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from scipy import stats
 from dlrun.config.compose import compose
 from dlrun.errors import ConfigError, UsageError
 from dlrun.glossary.claims import Verdict, placeholders
-from dlrun.reproduction.entry import FULL, find, read_all, read_reproduction
+from dlrun.glossary.figures import panels
+from dlrun.reproduction.entry import FULL, Printed, find, read_all, read_reproduction
 from dlrun.reproduction.jobs import Budget, jobs_of, last_of_each_key, over_seeds
 from dlrun.reproduction.measure import reproduce
 from dlrun.reproduction.measures import sequences, surface
@@ -22,7 +24,7 @@ from dlrun.reproduction.measures.common import difference
 from dlrun.reproduction.measures.notebook import code
 from dlrun.reproduction.measures.optimizers import decoupling
 from dlrun.reproduction.measures.perceptron import by_hand
-from dlrun.reproduction.measures.printed import probability
+from dlrun.reproduction.measures.printed import draw_losses, probability
 from dlrun.reproduction.record import Outcome, last_outcome
 from dlrun.sweeps.table import Silent
 
@@ -237,3 +239,21 @@ def test_ids_are_found_and_near_ones_named():
     assert find("Slides Moons", KNOWN).name == "slides_moons"
     with pytest.raises(UsageError, match=r"no reproduction 'notebok'.*Did you mean 'notebook'"):
         find("notebok", KNOWN)
+
+
+def test_curves_are_drawn_over_the_epochs_of_their_records_and_without_runs_that_diverged():
+    nan = float("nan")
+
+    def run(status, *losses):
+        history = {"epoch": np.array([2.5, 5.0, 7.5, 10.0]), "train/loss": np.array([nan, losses[0], nan, losses[1]])}
+        return SimpleNamespace(status=status, history=history)
+
+    runs = {
+        "every_5": [run("completed", 2.0, 1.0), run("completed", 4.0, 3.0), run("diverged", nan, nan)],
+        "lost": [run("diverged", nan, nan)],
+    }
+    _, (axes,) = panels("", 1)
+    draw_losses(axes, runs, [Printed("loss", "every_5", "train/loss", 1.5, 1)])
+    line, star = axes.get_lines()
+    assert line.get_xydata().tolist() == [[5.0, 3.0], [10.0, 2.0]]
+    assert star.get_xydata().tolist() == [[10.0, 1.5]]

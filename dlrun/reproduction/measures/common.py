@@ -32,6 +32,11 @@ def curve(run: Run, name: str) -> Array:
     return np.asarray(values[~np.isnan(values)])
 
 
+def epochs_of(run: Run, name: str) -> Array:
+    """The epochs after which the values of `curve` were taken."""
+    return np.asarray(run.history["epoch"][~np.isnan(run.history[name])])
+
+
 def at_validations(run: Run, name: str) -> Array:
     """The values of a name in the records of validations alone."""
     return np.asarray(run.history[name][~np.isnan(run.history["val/loss"])])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
@@ -16,11 +17,11 @@ from dlrun.glossary.measures.common import Array
 from dlrun.reproduction.entry import Printed
 from dlrun.reproduction.measures.common import curve, difference, last, last_model
 from dlrun.reproduction.measures.optimizers import best_lr, grids
-from dlrun.reproduction.measures.printed import beside, draw_losses, values
+from dlrun.reproduction.measures.printed import beside, draw_curve, draw_losses, values
 from dlrun.run import Run
 
 EXAMPLES, EPOCHS = 60_000, 200
-FAIR, SOUND = "fair_", "sound_"
+FAIR, SOUND, LONG = "fair_", "sound_", "long_"
 
 
 def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full: bool) -> Measured:
@@ -37,17 +38,20 @@ def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full:
         ),
         "seconds_200": float(np.mean([EPOCHS * r.summary["seconds"] / r.summary["epochs"] for r in runs["sgd"]])),
     }
+    figure, (first, *others) = panels(
+        "Optimizers on MNIST: the notebook's runs", 1 + bool(fair) + ("long_decay" in runs), width=5.4, height=4.4
+    )
+    short = {arm: each for arm, each in plain.items() if not arm.startswith(LONG)}
+    draw_losses(first, short, printed if full else ())
     if "long_decay" in runs:
         numbers |= long_runs(runs)
+        draw_long(others.pop(0), runs, printed if full else ())
     if fair:
         numbers |= fair_numbers(fair)
-    figure, axes = panels("Optimizers on MNIST: the notebook's runs", 2 if fair else 1, width=5.4, height=4.4)
-    draw_losses(axes[0], plain, printed if full else ())
-    if fair:
         for (name, grid), style in zip(fair.items(), styles(marker=True), strict=False):
             means = [100 * float(last(each, "val/accuracy").mean()) for each in grid.values()]
-            axes[1].semilogx(list(grid), means, **style, label=name)
-        label(axes[1], "learning rate", "validation accuracy (%)", "each with its own, 10 epochs")
+            others[0].semilogx(list(grid), means, **style, label=name)
+        label(others[0], "learning rate", "validation accuracy (%)", "each with its own, 10 epochs")
     for arm in [arm for arm in runs if arm.startswith(SOUND)]:
         numbers[f"{arm}_test"] = float(values(runs[arm], "test/accuracy").mean())
     return Measured(numbers, figure)
@@ -92,6 +96,17 @@ def long_runs(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
         **difference("size_change", size["long_decay"], size["long_plain"]),
         **difference("gap_change", gaps["long_decay"], gaps["long_plain"]),
     }
+
+
+def draw_long(axes: Axes, runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> None:
+    """Training and validation loss with and without weight decay, and the losses that are printed."""
+    stars = {item.arm: item.value for item in printed if item.metric == "train/loss"}
+    for arm, style in zip(("long_plain", "long_decay"), styles(), strict=False):
+        name = "weight decay 1e-3" if arm == "long_decay" else "no weight decay"
+        draw_curve(axes, runs[arm], "train/loss", style | {"linestyle": "-"}, f"{name}, training", stars.get(arm))
+        draw_curve(axes, runs[arm], "val/loss", style | {"linestyle": "--"}, f"{name}, validation")
+    axes.set_yscale("log")
+    label(axes, "epoch", "loss", "4000 epochs; stars: printed" if stars else "the long runs")
 
 
 def mean_size(run: Run) -> float:

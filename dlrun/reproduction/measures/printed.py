@@ -15,7 +15,7 @@ from dlrun.glossary.figures import label, panels, styles
 from dlrun.glossary.measure import Measured
 from dlrun.glossary.measures.common import Array
 from dlrun.reproduction.entry import Printed
-from dlrun.reproduction.measures.common import curve, last, last_model
+from dlrun.reproduction.measures.common import curve, epochs_of, last, last_model
 from dlrun.run import Run
 
 WEIGHTS = "weights/mean"
@@ -80,14 +80,29 @@ def measure(runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed], full:
 
 
 def draw_losses(axes: Any, runs: Mapping[str, Sequence[Run]], printed: Sequence[Printed]) -> None:
-    """A line for each arm, the range over seeds around it, a star at the end for a loss that is printed."""
+    """A line for each arm, the range over seeds around it, a star at the end for a loss that is printed.
+
+    Runs that diverged are left out, and so is an arm of which all did.
+    """
     stars = {item.arm: item.value for item in printed if item.metric == "train/loss"}
     for (arm, each), style in zip(runs.items(), styles(), strict=False):
-        losses = np.array([curve(run, "train/loss") for run in each if run.status == "completed"])
-        epochs = np.arange(1, losses.shape[1] + 1)
-        axes.loglog(epochs, losses.mean(0), **style, label=arm)
-        axes.fill_between(epochs, losses.min(0), losses.max(0), color=style["color"], alpha=0.2, linewidth=0)
-        if arm in stars:
-            axes.plot(epochs[-1], stars[arm], "*", color=style["color"], markersize=11, markeredgecolor="k")
+        draw_curve(axes, each, "train/loss", style, arm, stars.get(arm))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     lines = "lines: mean and range over seeds"
     label(axes, "epoch", "training loss", f"{lines}; stars: printed" if stars else lines)
+
+
+def draw_curve(
+    axes: Any, runs: Sequence[Run], metric: str, style: Mapping[str, Any], name: str, star: float | None = None
+) -> None:
+    """One metric over the epochs: the mean of the runs that came to their end, their range, and a star at the end."""
+    completed = [run for run in runs if run.status == "completed"]
+    if not completed:
+        return
+    values = np.array([curve(run, metric) for run in completed])
+    epochs = epochs_of(completed[0], metric)
+    axes.plot(epochs, values.mean(0), **style, label=name)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+    if star is not None:
+        axes.plot(epochs[-1], star, "*", color=style["color"], markersize=11, markeredgecolor="k")
