@@ -94,15 +94,17 @@ class Recurrent(nn.Module):
                 x if lengths is None else pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
             )
             for layer, module in enumerate((self.rnn, *self.above)):
-                if layer:
-                    outputs = self._dropped(outputs)
-                rows = slice(layer * self.directions, (layer + 1) * self.directions if self.above else None)
-                given = before and tuple(part[rows] for part in before)
+                given = before
+                if self.above:
+                    outputs = self._dropped(outputs) if layer else outputs
+                    rows = slice(layer * self.directions, (layer + 1) * self.directions)
+                    given = before and tuple(part[rows] for part in before)
                 outputs, last = module(outputs, given[0] if given and len(given) == 1 else given)
                 after.append(last if isinstance(last, tuple) else (last,))
             if lengths is not None:
                 outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])
-        return outputs, tuple(torch.cat(parts).transpose(0, 1) for parts in zip(*after, strict=True))
+        final = after[0] if len(after) == 1 else tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+        return outputs, tuple(part.transpose(0, 1) for part in final)
 
     def _dropped(self, x: Any) -> Any:
         return x._replace(data=self.drop(x.data)) if isinstance(x, PackedSequence) else self.drop(x)

@@ -100,9 +100,9 @@ def draw_curve(
     completed = [run for run in runs if run.status == "completed"]
     if not completed:
         return
-    values = np.array([curve(run, metric) for run in completed])
+    curves = np.array([curve(run, metric) for run in completed])
     epochs = epochs_of(completed[0], metric)
-    axes.plot(epochs, values.mean(0), **style, label=name)
-    axes.fill_between(epochs, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+    axes.plot(epochs, curves.mean(0), **style, label=name)
+    axes.fill_between(epochs, curves.min(0), curves.max(0), color=style["color"], alpha=0.2, linewidth=0)
     if star is not None:
         axes.plot(epochs[-1], star, "*", color=style["color"], markersize=11, markeredgecolor="k")
