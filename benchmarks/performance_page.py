@@ -70,6 +70,15 @@ def training_speed(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, measured_by(result)])
 
 
+def timm_script(result: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name}, whole process:\n\n{arms_table(entry['arms'])}"
+        for name, entry in result.items()
+        if isinstance(entry, dict)
+    ]
+    return "\n\n".join([*parts, measured_by(result)])
+
+
 def nanogpt(result: Mapping[str, Any]) -> str:
     rows = []
     for i, one in enumerate(result["rounds"], start=1):
@@ -189,6 +198,7 @@ def whole_process(result: Mapping[str, Any]) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
     "mnist_mlp": ("mnist_mlp.json", mnist_mlp, "mnist_mlp.py --json benchmarks/results/mnist_mlp.json"),
     "training_speed": ("training_speed.json", training_speed, "training_speed.py"),
+    "timm_script": ("timm_script.json", timm_script, "timm_script.py --script pytorch-image-models/train.py"),
     "nanogpt": ("nanogpt_cpu.json", nanogpt, "nanogpt.py --nanogpt nanoGPT"),
     "image_folder": ("image_folder.json", image_folder, "image_folder.py"),
     "whole_process": (

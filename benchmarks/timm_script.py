@@ -3,7 +3,8 @@
     DLRUN_DATA=data python benchmarks/timm_script.py --script pytorch-image-models/train.py --rounds 3
 
 The job: 10,000 training and 2,000 validation images of CIFAR-10 as JPEGs in folders, timm's own resnet18 at 32 x 32,
-batch 128, fp32, AdamW 1e-3, weight decay .01, cosine, no augmentation, a validation after each epoch. Of dlrun twice:
+batch 128, fp32, AdamW 1e-3, weight decay .01, cosine (dlrun with its default warm-up, so accuracies after few epochs
+are not those of equal schedules), no augmentation, a validation after each epoch. Of dlrun twice:
 with an empty cache of decoded images, and with the one that an earlier run has left. The commands take turns.
 
 The peer: train.py of github.com/huggingface/pytorch-image-models, which is not in the wheel, and `pip install
