@@ -16,7 +16,7 @@ from dlrun.config.explain import HYDRA_ERRORS, translate
 from dlrun.config.sweep import quoted, sweep_words
 from dlrun.errors import UsageError
 from dlrun.sweeps.elsewhere import Jobs
-from dlrun.sweeps.plugin import Request, install
+from dlrun.sweeps.plugin import Request, plugins_for
 from dlrun.sweeps.record import SweepRecord
 from dlrun.sweeps.running import Result, View
 
@@ -49,9 +49,9 @@ def ask(
     words = sweep_words(overrides, config_path, config_name, config_dir)
     hydra = open_hydra(config_path, config_dir)
     request, elsewhere = Request(asked, view, many), Jobs()
-    install(request)
     try:
-        returned = hydra.multirun(config_name or CONFIG_NAME, elsewhere, words, with_log_configuration=False)
+        with plugins_for(request):
+            returned = hydra.multirun(config_name or CONFIG_NAME, elsewhere, words, with_log_configuration=False)
     except KeyboardInterrupt:
         if not request.results:
             print(f"dlrun: interrupted after {len(elsewhere.done)} jobs.", file=sys.stderr)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,25 @@ class Request:
     results: list[Result] = field(default_factory=list)
 
 
-def install(request: Request) -> None:
-    """Make `hydra_plugins.dlrun.Sweeper` and `.Launcher` known to Hydra, bound to one request."""
-    classes = Plugins.instance().class_name_to_class
-    classes[f"{OWN}Sweeper"] = partial(Sweeper, request)
-    classes[f"{OWN}Launcher"] = partial(Launcher, request)
+_request: ContextVar[Request] = ContextVar("_request")  # Hydra makes its plugins itself, by name, of settings alone
+
+
+@contextmanager
+def plugins_for(request: Request) -> Iterator[None]:
+    """Make `hydra_plugins.dlrun.Sweeper` and `.Launcher` known to Hydra; those made in the block serve this request."""
+    Plugins.instance().class_name_to_class.update({f"{OWN}Sweeper": Sweeper, f"{OWN}Launcher": Launcher})
+    before = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(before)
 
 
 class Sweeper(HydraSweeper):  # type: ignore[misc]
     """Every combination, pairs, or points of ranges; see conf/hydra/sweeper/dlrun.yaml."""
 
-    def __init__(self, request: Request, **settings: Any) -> None:
-        self.request = request
+    def __init__(self, **settings: Any) -> None:
+        self.request = _request.get()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings = plugin_settings(config.hydra.sweeper, "sweeper")
@@ -72,8 +80,8 @@ class Sweeper(HydraSweeper):  # type: ignore[misc]
 class Launcher(HydraLauncher):  # type: ignore[misc]
     """Runs jobs in a pool of worker processes; see conf/hydra/launcher/dlrun.yaml."""
 
-    def __init__(self, request: Request, **settings: Any) -> None:
-        self.request = request
+    def __init__(self, **settings: Any) -> None:
+        self.request = _request.get()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings = plugin_settings(config.hydra.launcher, "launcher")
