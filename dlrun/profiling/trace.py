@@ -54,7 +54,8 @@ def profiler(device: torch.device) -> profile:
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    return profile(activities=activities)
+    # there is one cycle only, of which all is kept; without acc_events torch 2.11 warns that those of others are lost
+    return profile(activities=activities, acc_events=True)
 
 
 def read_trace(prof: Any, device: torch.device, steps: int) -> Trace:
