@@ -228,11 +228,11 @@ def _decode(files: Sequence[str], shape: tuple[int, int, int], folder: Path, suf
         loader = DataLoader(
             chunks, batch_size=None, num_workers=workers, worker_init_fn=_load_decoder, generator=torch.Generator()
         )
-        quiet = not sys.stderr.isatty()
+        decoded: Iterable[tuple[str, bytes]] = loader
+        if sys.stderr.isatty():  # a bar that is disabled leaves an empty line with rich before 15
+            decoded = track(loader, "decoding images", len(chunks), console=Console(stderr=True))
         digests = []
-        for problem, found in track(
-            loader, "decoding images", len(chunks), console=Console(stderr=True), disable=quiet
-        ):
+        for problem, found in decoded:
             if problem:
                 raise DataError(problem)
             digests.append(found)

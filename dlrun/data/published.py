@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import tarfile
 import urllib.request
@@ -121,13 +122,13 @@ def _download(source: Source, root: Path) -> None:
 def _fetch(url: str, path: Path) -> None:
     """Download to a temporary name and rename, so that `path` is never half a file."""
     part = path.with_name(f"{path.name}.part")
-    console = Console(stderr=True)
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, part.open("wb") as file:
-        size = int(response.headers.get("Content-Length", 0))
-        bar = wrap_file(response, size, description=path.name, console=console, disable=not sys.stderr.isatty())
-        with bar as progress:
-            while chunk := progress.read(1 << 20):
-                file.write(chunk)
+        if sys.stderr.isatty():  # a bar that is disabled leaves an empty line with rich before 15
+            size = int(response.headers.get("Content-Length", 0))
+            with wrap_file(response, size, description=path.name, console=Console(stderr=True)) as read:
+                shutil.copyfileobj(read, file)
+        else:
+            shutil.copyfileobj(response, file)
     os.replace(part, path)
 
 
