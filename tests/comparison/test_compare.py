@@ -6,6 +6,7 @@ import json
 import math
 import os
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import dlrun
 from dlrun.comparison import Comparison, compare
 from dlrun.comparison.formats import FORMATS, render
-from dlrun.errors import UsageError
+from dlrun.errors import MissingExtraError, UsageError
 from tests.recorded_runs import SGD, make_run
 
 ADAMW, SGD_SEEDS = [0.91, 0.93, 0.95], [0.80, 0.85, 0.90]
@@ -251,6 +252,16 @@ def test_from_python(runs: Path, monkeypatch: pytest.MonkeyPatch):
     assert found.to_dicts()[0]["n"] in {1, 3}
     assert found.rows[0].values == dlrun.compare("a0", "b*", by="seconds", where="seed<5").rows[0].values
     assert str(found).startswith("4 runs in 2 rows, by seconds; mean")
+
+
+def test_a_frame_holds_the_rows_and_says_what_it_needs(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    found = of(runs)
+    frame = found.to_frame()
+    assert frame["val/accuracy"].tolist() == [row["val/accuracy"] for row in found.to_dicts()]
+    assert frame.loc[1, "val/accuracy.std"] == pytest.approx(0.05)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match=r"Comparison.to_frame needs an optional package: .*dlrun\[pandas\]"):
+        found.to_frame()
 
 
 def test_words_that_name_runs(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
