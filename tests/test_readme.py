@@ -33,14 +33,12 @@ def dlrun(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of the section on parts of one's own: blocks whose first line is their path."""
+    """A folder with the files of the section on parts of one's own: blocks below their path."""
     folder = tmp_path_factory.mktemp("reader")
-    for _, text in BLOCKS:
-        head = re.match(r"# (mine/\S+)\n", text)
-        if head:
-            path = folder / head[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    for name, text in re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return folder
 
 

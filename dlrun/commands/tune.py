@@ -22,8 +22,8 @@ dlrun tune tune=NAME [OVERRIDES]   search for the best configuration; bad trials
   dlrun resume outputs/tune/2026-11-21_10-00-00_mlp_digits_1a2b3c4d
 
 The same command again goes on where it was, killed or not; with a larger tune.budget it searches further. Trials are
-ordinary runs without a test; the winner is trained again from tune.seeds seeds and tested once each. docs/tune.md
-says what a tune file may hold.
+ordinary runs without a test; the winner is trained again from tune.seeds seeds and tested once each.
+`dlrun list tune mlp_digits` shows a tune file; docs/tune.md, in the source of dlrun, says what one may hold.
 
   tune.sampler        tpe, gp, cmaes, random, qmc, grid, nsga2
   tune.pruner         median, hyperband, asha, patient, none
