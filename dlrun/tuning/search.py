@@ -22,7 +22,6 @@ from dlrun.tuning.storage import (
     is_dead,
     is_ours,
     is_result,
-    open_storage,
     outcome,
     said_simply,
     where,
@@ -65,11 +64,8 @@ class Workers(Protocol):
         """Let a job that waits after its validation go on, or not."""
 
 
-def open_study(asked: Asked, folder: StudyFolder, storage: BaseStorage | None = None) -> Study:
-    """The study of Optuna's, begun or found, its defaults and grid waiting in it.
-
-    Args:
-        storage: where, instead of where the settings say.
+def open_study(asked: Asked, folder: StudyFolder, storage: BaseStorage) -> Study:
+    """The study of Optuna's in a storage, begun or found, its defaults and grid waiting in it.
 
     Raises: UsageError if the storage cannot be used.
     """
@@ -77,7 +73,6 @@ def open_study(asked: Asked, folder: StudyFolder, storage: BaseStorage | None = 
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = where(asked.settings.storage, folder.path)
-    storage = storage or open_storage(place)
     with said_simply(place):
         study = optuna.create_study(
             storage=storage,

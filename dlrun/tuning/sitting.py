@@ -18,7 +18,7 @@ from dlrun.tuning.recipe import command, write_experiment
 from dlrun.tuning.search import Search, SearchFailedError, open_study
 from dlrun.tuning.settings import read_settings
 from dlrun.tuning.show import Teller, kind
-from dlrun.tuning.storage import open_storage, require, where
+from dlrun.tuning.storage import closed_afterwards, open_storage, require, where
 from dlrun.tuning.study import Asked, StudyFolder, ask, ask_again, begin, find, is_study
 from dlrun.tuning.winner import best_trials, described, retrain, run_of
 
@@ -62,7 +62,7 @@ def pool_for(asked: Asked) -> AbstractContextManager[Any]:
 def sit(asked: Asked, folder: StudyFolder, make_pool: PoolMaker, storage: BaseStorage | None = None) -> int:
     """Search, retrain, draw, tell. Returns: the exit code."""
     settings = asked.settings
-    with folder.locked():
+    with folder.locked(), closed_afterwards(storage or open_storage(where(settings.storage, folder.path))) as storage:
         content = folder.read() | {"tune": settings.given}
         study = open_study(asked, folder, storage)
         teller = Teller(settings.objectives, settings.budget.trials)

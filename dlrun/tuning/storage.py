@@ -120,6 +120,19 @@ def open_storage(place: str) -> BaseStorage:
         return RDBStorage(place, engine_kwargs=arguments)
 
 
+@contextmanager
+def closed_afterwards(storage: BaseStorage) -> Iterator[BaseStorage]:
+    """Close the connections of a database once the block is left; Optuna leaves them to the garbage collector."""
+    from optuna.storages import RDBStorage
+
+    try:
+        yield storage
+    finally:
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
 def _refuse_locked(place: str) -> None:
     """SQLite waits for a lock at every statement; asked once here, it is known at once."""
     path = Path(place.removeprefix("sqlite:///"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dlrun.errors import UsageError
+from dlrun.tuning.storage import closed_afterwards
 from dlrun.tuning.study import StudyFolder
 
 TINY = """
@@ -94,8 +95,8 @@ def database(tmp_path) -> Path:
     import optuna
 
     path = tmp_path / "study.db"
-    optuna.storages.RDBStorage(f"sqlite:///{path}")
-    return path
+    with closed_afterwards(optuna.storages.RDBStorage(f"sqlite:///{path}")):
+        return path
 
 
 def test_a_locked_database(tiny, database, monkeypatch):

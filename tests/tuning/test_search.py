@@ -331,7 +331,7 @@ def test_another_machines_trial_is_left_alone_until_it_is_dead(tmp_path, monkeyp
     place = str(tmp_path / "shared.journal")
     given = {"storage": place, "budget": {"trials": 2}}
     what, where = asked(tmp_path / "here", **given)
-    study = open_study(what, where)
+    study = open_study(what, where, storage.open_storage(place))
     other = study.ask()
     params = what.settings.space.suggest(other)
     other.set_user_attr(storage.BEGUN, {"host": "elsewhere", "folder": "/there"})
@@ -373,3 +373,14 @@ def test_the_winner_is_trained_from_each_seed_and_tested_once(tmp_path):
 
 def test_optuna_is_the_version_that_was_meant():
     assert int(optuna.__version__.split(".")[0]) >= 5
+
+
+def test_a_database_is_closed_afterwards(tmp_path):
+    opened = storage.open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    with storage.closed_afterwards(opened):
+        study = optuna.create_study(storage=opened)
+        study.tell(study.ask(), 1.0)
+        assert opened.engine.pool.checkedin() > 0
+    assert opened.engine.pool.checkedin() == 0
+    with storage.closed_afterwards(InMemoryStorage()) as memory:
+        assert not optuna.create_study(storage=memory).trials
