@@ -39,7 +39,7 @@ def loaded_by(statements: str) -> set[str]:
 
 def test_layers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    status = lint_imports(no_cache=True, no_logo=True)
+    status = lint_imports(no_cache=True)
     assert status == 0, capsys.readouterr().out
 
 
