@@ -373,14 +373,3 @@ def test_the_winner_is_trained_from_each_seed_and_tested_once(tmp_path):
 
 def test_optuna_is_the_version_that_was_meant():
     assert int(optuna.__version__.split(".")[0]) >= 5
-
-
-def test_a_database_is_closed_afterwards(tmp_path):
-    opened = storage.open_storage(f"sqlite:///{tmp_path / 'study.db'}")
-    with storage.closed_afterwards(opened):
-        study = optuna.create_study(storage=opened)
-        study.tell(study.ask(), 1.0)
-        assert opened.engine.pool.checkedin() > 0
-    assert opened.engine.pool.checkedin() == 0
-    with storage.closed_afterwards(InMemoryStorage()) as memory:
-        assert not optuna.create_study(storage=memory).trials

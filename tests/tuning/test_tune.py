@@ -9,10 +9,12 @@ from dlrun.config.compose import compose
 from dlrun.config.identity import run_id
 from dlrun.config.location import CONF
 from dlrun.runs.directory import RunDirectory
+from dlrun.tuning import sitting
 from dlrun.tuning.recipe import recomposed, write_experiment
 from dlrun.tuning.settings import read_settings
 from dlrun.tuning.sitting import tune
 from dlrun.tuning.space import word
+from dlrun.tuning.storage import open_storage
 from dlrun.tuning.study import STUDIES, Composer, ask
 
 TUNE = """
@@ -40,8 +42,11 @@ def finals(folder):
     return {path.name: RunDirectory(path).read_json(path / "summary.json") for path in folder.glob("final/*")}
 
 
-def test_a_search_ends_with_a_tested_winner_and_its_recipe(here, capsys):
+def test_a_search_ends_with_a_tested_winner_and_its_recipe(here, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr(sitting, "open_storage", lambda place: opened.append(open_storage(place)) or opened[-1])
     assert tune(["tune=moons"], "mine") == 0
+    assert [database.engine.pool.checkedin() for database in opened] == [0]  # all connections are closed
     (folder,) = STUDIES.iterdir()
     content = json.loads((folder / "tune.json").read_text())
     assert content["status"] == "completed"
